@@ -1,0 +1,307 @@
+"""The scheduling cycle of one profile: filter, score, pick, for one pod against all nodes.
+
+All nodes are looked at, always; what makes that cheap is that almost nothing is computed twice.
+Pods of one kind (equal in every field the profile's plugins read) share one `_Answers`: filter
+results and scores of all nodes, patched on the rows that changed since they were last used. A
+placement changes one row, so the work per decision follows what changed, not nodes x plugins.
+Filters that do not read usage share their answers in turn, even between pods of different sizes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows
+from scheduler.core.plugin import FilterPlugin, Mask, PreFilterResult
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Key, Profile, key_reader
+
+NO_NODES = "no nodes available to schedule pods"
+"""ErrNoNodesAvailable (pkg/scheduler/schedule_one.go)."""
+
+_PASSES = 127
+_INFEASIBLE = np.iinfo(np.int64).min
+_CACHED_KINDS = 256
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a cycle found. Without a node, `message` is the text of the FailedScheduling event."""
+
+    node: str | None
+    feasible_count: int
+    message: str = ""
+    rejected_by: frozenset[str] = frozenset()
+    """Plugins that rejected at least one node (or the pod as such)."""
+
+
+class FilterAnswers:
+    """Of each row: which filter of a group rejects it first, with which reasons."""
+
+    def __init__(self, filters: Sequence[tuple[int, FilterPlugin]], pod: PodInfo) -> None:
+        self.filters = [(index, plugin) for index, plugin in filters if plugin.applies(pod)]
+        self.generation = -1
+        self.first = np.empty(0, np.int8)
+        self.bits = np.empty(0, np.uint64)
+        self.unresolvable = np.empty(0, np.bool_)
+
+    def resize(self, n: int) -> None:
+        if len(self.first) != n:
+            self.first = np.resize(self.first, n)
+            self.bits = np.resize(self.bits, n)
+            self.unresolvable = np.resize(self.unresolvable, n)
+
+    def refresh(self, pod: PodInfo, rows: Rows, nodes: NodeView) -> None:
+        first = np.full(nodes.count, _PASSES, np.int8)
+        bits = np.zeros(nodes.count, np.uint64)
+        unresolvable = np.zeros(nodes.count, np.bool_)
+        for index, plugin in self.filters:
+            result = plugin.filter(pod, nodes)
+            new = (result.reason_bits != 0) & (first == _PASSES)
+            first[new] = index
+            bits[new] = result.reason_bits[new]
+            unresolvable[new] = result.unresolvable[new]
+        self.first[rows], self.bits[rows], self.unresolvable[rows] = first, bits, unresolvable
+
+
+class _Answers:
+    """All that is known of one kind of pod."""
+
+    def __init__(
+        self, static: FilterAnswers, usage: FilterAnswers, scores: int, prefilter: _PreFilter
+    ) -> None:
+        self.static, self.usage, self.prefilter = static, usage, prefilter
+        self.versions: tuple[int, ...] = ()
+        self.raw = np.empty((scores, 0), np.int64)
+        self.total = np.empty(0, np.int64)
+        self.failure: tuple[int, Placement] | None = None
+
+
+@dataclass(frozen=True)
+class _PreFilter:
+    result: PreFilterResult
+    rejected_by: frozenset[str]
+
+
+class Cycle:
+    """Decides for one profile against one node table."""
+
+    def __init__(self, profile: Profile, nodes: NodeTable) -> None:
+        self.profile, self._nodes = profile, nodes
+        filters = list(enumerate(profile.filters))
+        self._static_filters = [(i, p) for i, p in filters if not p.reads_usage]
+        self._usage_filters = [(i, p) for i, p in filters if p.reads_usage]
+        self._read_static_key = key_reader([p for _, p in self._static_filters])
+        self.read_key: Callable[[PodInfo], Key] = key_reader(
+            [*profile.filters, *(s.plugin for s in profile.scores)]
+        )
+        self._mixes = len(profile.scores) > 1 and any(not s.plugin.normalized for s in profile.scores)
+        self._weights = np.array([s.weight for s in profile.scores], np.int64)[:, None]
+        self._static: _Recent[FilterAnswers] = _Recent(_CACHED_KINDS)
+        self._kinds: _Recent[_Answers] = _Recent(_CACHED_KINDS)
+
+    def place(self, pod: PodInfo, key: Key | None = None) -> Placement:
+        """The best node for the pod as things stand; nothing is changed by asking."""
+        n = len(self._nodes)
+        if n == 0:
+            return Placement(None, 0, NO_NODES)
+        answers = self._answers(pod, self.read_key(pod) if key is None else key)
+        prefilter = answers.prefilter.result
+        if prefilter.rejection is not None:
+            message = f"0/{n} nodes are available: {prefilter.rejection}."
+            return Placement(None, 0, message, answers.prefilter.rejected_by)
+        totals = answers.total
+        candidates = None
+        if prefilter.node_names is not None:
+            row_of = self._nodes.row_of
+            candidates = np.array(
+                sorted(row_of[name] for name in prefilter.node_names if name in row_of), np.intp
+            )
+            totals = totals[candidates]
+        best = totals.max(initial=_INFEASIBLE)
+        if best == _INFEASIBLE:
+            return self._failure(pod, answers, candidates)
+        if self._mixes:
+            totals = self._mixed_totals(answers, candidates, totals != _INFEASIBLE)
+            best = totals.max()
+        ties = np.flatnonzero(totals == best)
+        if candidates is not None:
+            ties = candidates[ties]
+        row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
+        return Placement(self._nodes.names[row], int(np.count_nonzero(totals != _INFEASIBLE)))
+
+    def fits_any(self, pod: PodInfo, rows: NDArray[np.intp]) -> bool:
+        """Whether one of these rows passes all filters for the pod."""
+        mask = np.ones(len(rows), np.bool_)
+        nodes = self._nodes.view(rows)
+        for plugin in self.profile.filters:
+            prefilter = plugin.prefilter(pod)
+            if prefilter.rejection is not None:
+                return False
+            if plugin.applies(pod):
+                mask &= plugin.filter(pod, nodes).reason_bits == 0
+                if not mask.any():
+                    return False
+        return True
+
+    def explain(self, pod: PodInfo) -> tuple[FilterAnswers, FilterAnswers, NDArray[np.int64]]:
+        """(static answers, usage answers, raw scores int64[plugins, n]), for tools that show them."""
+        answers = self._answers(pod, self.read_key(pod))
+        return answers.static, answers.usage, answers.raw
+
+    # ---- internals
+
+    def _answers(self, pod: PodInfo, key: Key) -> _Answers:
+        """The pod's kind, brought up to date with the table."""
+        nodes, n = self._nodes, len(self._nodes)
+        answers = self._kinds.get(key)
+        if answers is None:
+            static_key = self._read_static_key(pod)
+            static = self._static.get(static_key)
+            if static is None:
+                static = self._static.put(static_key, FilterAnswers(self._static_filters, pod))
+            usage = FilterAnswers(self._usage_filters, pod)
+            answers = _Answers(static, usage, len(self.profile.scores), _prefilter(self.profile, pod))
+            self._kinds.put(key, answers)
+        static, usage = answers.static, answers.usage
+        generation = nodes.generation
+        if static.generation != generation:
+            static.resize(n)
+            rows = nodes.changed_since(static.generation, objects_only=True)
+            if len(rows):
+                part = _narrow(rows, n)
+                static.refresh(pod, part, nodes.view(part))
+            static.generation = generation
+        versions = tuple(s.plugin.version(nodes.view()) for s in self.profile.scores)
+        if versions != answers.versions:
+            answers.versions, usage.generation = versions, -1
+        if usage.generation != generation:
+            usage.resize(n)
+            if answers.total.size != n:
+                answers.total = np.resize(answers.total, n)
+                answers.raw = np.resize(answers.raw.T, (n, answers.raw.shape[0])).T.copy()
+            rows = nodes.changed_since(usage.generation)
+            if len(rows):
+                self._refresh_usage(pod, answers, _narrow(rows, n))
+            usage.generation = generation
+        return answers
+
+    def _refresh_usage(self, pod: PodInfo, answers: _Answers, rows: Rows) -> None:
+        nodes = self._nodes.view(rows)
+        answers.usage.refresh(pod, rows, nodes)
+        total = np.zeros(nodes.count, np.int64)
+        for i, weighted in enumerate(self.profile.scores):
+            raw = weighted.plugin.score(pod, nodes)
+            answers.raw[i, rows] = raw
+            total += raw * weighted.weight
+        feasible = (answers.usage.first[rows] == _PASSES) & (answers.static.first[rows] == _PASSES)
+        answers.total[rows] = np.where(feasible, total, _INFEASIBLE)
+
+    def _mixed_totals(
+        self, answers: _Answers, candidates: NDArray[np.intp] | None, feasible: Mask
+    ) -> NDArray[np.int64]:
+        """Weighted sums of normalised scores; normalisation looks at feasible nodes only."""
+        raw = answers.raw if candidates is None else answers.raw[:, candidates]
+        totals = np.full(len(feasible), _INFEASIBLE, np.int64)
+        totals[feasible] = sum(
+            (s.plugin.normalize(raw[i, feasible]) * s.weight for i, s in enumerate(self.profile.scores)),
+            np.zeros(int(feasible.sum()), np.int64),
+        )
+        return totals
+
+    def _break_tie(self, pod: PodInfo, rows: NDArray[np.intp]) -> int:
+        """Less free memory first, then a hash of (uid, node): the same in every process, and
+        spread out, so that two schedulers on one cluster seldom pick the same node."""
+        free = self._nodes.allocatable[MEMORY, rows] - self._nodes.requested[MEMORY, rows]
+        rows = rows[free == free.min()]
+        if len(rows) == 1:
+            return int(rows[0])
+        mixed = (self._nodes.name_hash[rows] ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
+        return int(rows[np.argmax(mixed)])
+
+    def _failure(self, pod: PodInfo, answers: _Answers, candidates: NDArray[np.intp] | None) -> Placement:
+        """FitError.Error() (pkg/scheduler/framework/types.go), kept until the table changes."""
+        generation, n = self._nodes.generation, len(self._nodes)
+        if answers.failure is not None and answers.failure[0] == generation:
+            return answers.failure[1]
+        counts: Counter[str] = Counter()
+        rejected_by = set(answers.prefilter.rejected_by)
+        rows = np.arange(n) if candidates is None else candidates
+        static_first, usage_first = answers.static.first[rows], answers.usage.first[rows]
+        for group, mine in (
+            (answers.static, static_first < usage_first),
+            (answers.usage, usage_first < static_first),
+        ):
+            for index, plugin in group.filters:
+                bits = group.bits[rows[mine & (group.first[rows] == index)]]
+                if not len(bits):
+                    continue
+                rejected_by.add(plugin.name)
+                for k, text in enumerate(plugin.reasons(pod)):
+                    counts[text] += int(np.count_nonzero(bits & np.uint64(1 << k)))
+        if candidates is not None:
+            plugins = " ".join(sorted(answers.prefilter.rejected_by))
+            counts[f"node(s) didn't satisfy plugin(s) [{plugins}]"] += n - len(candidates)
+        texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
+        message = f"0/{n} nodes are available: {', '.join(texts)}."
+        placement = Placement(None, 0, message, frozenset(rejected_by))
+        answers.failure = (generation, placement)
+        return placement
+
+
+def _prefilter(profile: Profile, pod: PodInfo) -> _PreFilter:
+    """All plugins' PreFilter answers merged, as RunPreFilterPlugins does
+    (pkg/scheduler/framework/runtime/framework.go)."""
+    names: frozenset[str] | None = None
+    limiting: list[str] = []
+    for plugin in profile.filters:
+        result = plugin.prefilter(pod)
+        if result.rejection is not None:
+            return _PreFilter(result, frozenset([plugin.name]))
+        if result.node_names is None:
+            continue
+        limiting.append(plugin.name)
+        names = result.node_names if names is None else names & result.node_names
+        if not names:
+            which = (
+                f"(s) [{' '.join(sorted(limiting))}] simultaneously" if limiting[1:] else f" {limiting[0]}"
+            )
+            text = f"node(s) didn't satisfy plugin{which}"
+            return _PreFilter(PreFilterResult(rejection=text), frozenset(limiting))
+    return _PreFilter(PreFilterResult(node_names=names), frozenset(limiting))
+
+
+def _narrow(rows: NDArray[np.intp], n: int) -> Rows:
+    """A slice where that is cheaper than an index array: one row, or most of them."""
+    if len(rows) == 1:
+        return slice(int(rows[0]), int(rows[0]) + 1)
+    return slice(0, n) if 2 * len(rows) > n else rows
+
+
+class _Recent(Generic[T]):
+    """A map that keeps the entries used last."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: OrderedDict[Key, T] = OrderedDict()
+
+    def get(self, key: Key) -> T | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: Key, entry: T) -> T:
+        self._entries[key] = entry
+        if len(self._entries) > self._limit:
+            self._entries.popitem(last=False)
+        return entry

@@ -1,0 +1,55 @@
+"""Interned strings of nodes: label values and taint sets as small integers in a column.
+
+A rule about labels or taints is evaluated once per distinct value and then looked up for all
+nodes, so its cost follows the number of values (zones, pools), not of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+V = TypeVar("V", bound=Hashable)
+
+
+class InternedColumn(Generic[V]):
+    """One value per row, stored as an id; ids index `values`. Id 0 is the given default."""
+
+    def __init__(self, default: V, capacity: int) -> None:
+        self.ids: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.values: list[V] = [default]
+        self._id_of: dict[V, int] = {default: 0}
+
+    def set(self, row: int, value: V) -> None:
+        known = self._id_of.get(value)
+        if known is None:
+            known = self._id_of[value] = len(self.values)
+            self.values.append(value)
+        self.ids[row] = known
+
+    def grow(self, capacity: int) -> None:
+        self.ids = np.concatenate([self.ids, np.zeros(capacity - len(self.ids), np.int32)])
+
+    def compact(self, rows: int) -> None:
+        """Forgets values that no row has any more, once they outnumber the rows."""
+        if len(self.values) <= 2 * rows + 1024:
+            return
+        used = [self.values[i] for i in self.ids[:rows]]
+        default = self.values[0]
+        self.values, self._id_of = [default], {default: 0}
+        for row, value in enumerate(used):
+            self.set(row, value)
+
+
+def lookup(
+    column: InternedColumn[Any], ids: NDArray[np.int32], holds: Callable[[Any], bool]
+) -> NDArray[np.bool_]:
+    """bool[n]: whether `holds` is true of each row's value; it is called once per distinct value."""
+    if len(ids) == 1:
+        return np.array([holds(column.values[ids[0]])])
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    answers = np.fromiter((holds(column.values[i]) for i in distinct), np.bool_, len(distinct))
+    return answers[inverse]

@@ -1,0 +1,294 @@
+"""The node table: one row per node, one numpy column per quantity that decisions read.
+
+Rows are dense: a removed node's row is filled by the last one, so that every column is a plain
+slice without a validity mask. Each row carries a generation, bumped by whatever can change a
+decision (pods, allocatable, labels, taints, unschedulable; never heartbeats), so that a cache
+finds the rows it has to redo with one comparison.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.api import Node
+from scheduler.core.labels import InternedColumn
+from scheduler.core.mix import FrozenMix
+from scheduler.core.plugin import Mask, Wake
+from scheduler.core.pod_info import HostPort, PodInfo
+from scheduler.quantity import resource_amount
+
+CPU, MEMORY, EPHEMERAL_STORAGE = 0, 1, 2
+"""Rows of the resource arrays that always exist; extended resources follow as they are seen."""
+
+NodeTaint = tuple[str, str, str]
+"""(key, value, effect)."""
+
+Rows = slice | NDArray[np.intp]
+_MIN_CAPACITY = 64
+
+
+class NodeTable:
+    """Mutable columns of all nodes; `view` hands them to plugins."""
+
+    def __init__(self, mix: FrozenMix) -> None:
+        self.mix = mix
+        self.names: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self.resources = {"cpu": CPU, "memory": MEMORY, "ephemeral-storage": EPHEMERAL_STORAGE}
+        self.generation = 0
+        capacity = _MIN_CAPACITY
+        self.allocatable = np.zeros((3, capacity), np.int64)
+        self.requested = np.zeros((3, capacity), np.int64)
+        self.nonzero_requested = np.zeros((2, capacity), np.int64)
+        self.pod_count = np.zeros(capacity, np.int64)
+        self.pod_limit = np.zeros(capacity, np.int64)
+        self.port_count = np.zeros(capacity, np.int64)
+        self.unschedulable = np.zeros(capacity, np.bool_)
+        self.name_hash = np.zeros(capacity, np.uint64)
+        self.row_generation = np.zeros(capacity, np.int64)
+        self.object_generation = np.zeros(capacity, np.int64)
+        self.taints: InternedColumn[tuple[NodeTaint, ...]] = InternedColumn((), capacity)
+        self.labels: dict[str, InternedColumn[str | None]] = {}
+        self.objects: list[Node] = []
+        self.ports: list[Counter[HostPort]] = []
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def view(self, rows: Rows | None = None) -> NodeView:
+        """All rows, or the given ones (a slice shares memory, an index array copies)."""
+        return NodeView(self, slice(0, len(self.names)) if rows is None else rows)
+
+    def changed_since(self, generation: int, *, objects_only: bool = False) -> NDArray[np.intp]:
+        """Rows whose generation is newer."""
+        column = self.object_generation if objects_only else self.row_generation
+        return np.flatnonzero(column[: len(self.names)] > generation)
+
+    # ---- nodes
+
+    def upsert(self, node: Node) -> Wake:
+        """Adds or updates a node; returns what about it may help a waiting pod.
+
+        Raises QuantityError when the node's allocatable can't be read; the row is then unchanged.
+        """
+        amounts = {
+            name: resource_amount(name, text) for name, text in (node.status.allocatable or {}).items()
+        }
+        row = self.row_of.get(node.metadata.name)
+        if row is None:
+            row = self._append(node.metadata.name)
+            self._write(row, node, amounts)
+            return Wake.NODE_ADD
+        old = self.objects[row]
+        change = Wake.NOTHING
+        if (old.status.allocatable or {}) != (node.status.allocatable or {}):
+            change |= Wake.NODE_ALLOCATABLE
+        if (old.metadata.labels or {}) != (node.metadata.labels or {}):
+            change |= Wake.NODE_LABELS
+        if (old.spec.taints or []) != (node.spec.taints or []):
+            change |= Wake.NODE_TAINTS
+        if bool(old.spec.unschedulable) != bool(node.spec.unschedulable):
+            change |= Wake.NODE_SCHEDULABLE
+        if change:
+            self._write(row, node, amounts)
+        else:
+            self.objects[row] = node
+        return change
+
+    def remove(self, name: str) -> None:
+        row, last = self.row_of.pop(name), len(self.names) - 1
+        if row != last:
+            for column in self._columns():
+                column[..., row] = column[..., last]
+            moved = self.names[row] = self.names[last]
+            self.row_of[moved] = row
+            self.objects[row], self.ports[row] = self.objects[last], self.ports[last]
+            self._touch(row, node_changed=True)
+        for column in self._columns():
+            column[..., last] = 0
+        self.names.pop()
+        self.objects.pop()
+        self.ports.pop()
+        for interned in self._interned():
+            interned.compact(len(self.names))
+
+    def label_column(self, key: str) -> InternedColumn[str | None]:
+        """Interned values of one label key (id 0: no such label); indexed on first use."""
+        column = self.labels.get(key)
+        if column is None:
+            column = self.labels[key] = InternedColumn(None, self.row_generation.size)
+            for row, node in enumerate(self.objects):
+                column.set(row, (node.metadata.labels or {}).get(key))
+        return column
+
+    # ---- pods on nodes
+
+    def add_pod(self, row: int, pod: PodInfo, sign: int = 1) -> None:
+        """Accounts for a pod on a row (`sign` -1: no longer)."""
+        for resource, amount in pod.usage.items():
+            self.requested[self.resource_row(resource), row] += sign * amount
+        cpu_milli, memory_bytes = pod.nonzero_requests
+        self.nonzero_requested[0, row] += sign * cpu_milli
+        self.nonzero_requested[1, row] += sign * memory_bytes
+        self.pod_count[row] += sign
+        if pod.host_ports:
+            ports = self.ports[row]
+            for port in pod.host_ports:
+                ports[port] += sign
+                if not ports[port]:
+                    del ports[port]
+            self.port_count[row] = len(ports)
+        self._touch(row)
+
+    def resource_row(self, name: str) -> int:
+        """The resource's row in the 2-D arrays, added when it is new."""
+        row = self.resources.get(name)
+        if row is None:
+            row = self.resources[name] = len(self.resources)
+            extra = np.zeros((1, self.row_generation.size), np.int64)
+            self.allocatable = np.concatenate([self.allocatable, extra])
+            self.requested = np.concatenate([self.requested, extra])
+        return row
+
+    # ---- internals
+
+    def _interned(self) -> Iterator[InternedColumn[Any]]:
+        yield self.taints
+        yield from self.labels.values()
+
+    def _columns(self) -> Iterator[NDArray[np.generic]]:
+        yield from (self.allocatable, self.requested, self.nonzero_requested)
+        yield from (self.pod_count, self.pod_limit, self.port_count, self.unschedulable, self.name_hash)
+        yield from (self.row_generation, self.object_generation)
+        for interned in self._interned():
+            yield interned.ids
+
+    def _append(self, name: str) -> int:
+        row = len(self.names)
+        if row == self.row_generation.size:
+            self._grow(2 * row)
+        self.names.append(name)
+        self.row_of[name] = row
+        self.objects.append(Node())
+        self.ports.append(Counter())
+        self.name_hash[row] = crc32(name.encode())
+        return row
+
+    def _grow(self, capacity: int) -> None:
+        for name, column in vars(self).items():
+            if isinstance(column, np.ndarray):
+                widened = np.zeros((*column.shape[:-1], capacity), column.dtype)
+                widened[..., : column.shape[-1]] = column
+                setattr(self, name, widened)
+        for interned in self._interned():
+            interned.grow(capacity)
+
+    def _write(self, row: int, node: Node, amounts: Mapping[str, int]) -> None:
+        self.objects[row] = node
+        self.allocatable[:, row] = 0
+        for name, amount in amounts.items():
+            if name == "pods":
+                continue
+            self.allocatable[self.resource_row(name), row] = amount
+        self.pod_limit[row] = amounts.get("pods", 0)
+        self.unschedulable[row] = bool(node.spec.unschedulable)
+        self.taints.set(row, tuple((t.key, t.value or "", t.effect) for t in node.spec.taints or ()))
+        labels = node.metadata.labels or {}
+        for key, column in self.labels.items():
+            column.set(row, labels.get(key))
+        self._touch(row, node_changed=True)
+
+    def _touch(self, row: int, *, node_changed: bool = False) -> None:
+        self.generation += 1
+        self.row_generation[row] = self.generation
+        if node_changed:
+            self.object_generation[row] = self.generation
+
+
+class NodeView:
+    """Rows of the table as a plugin sees them. Arrays are read-only by agreement; [R, n] arrays are
+    indexed by `resources` (cpu in millicores, all others in bytes or units)."""
+
+    __slots__ = ("_rows", "_table", "count")
+
+    def __init__(self, table: NodeTable, rows: Rows) -> None:
+        self._table, self._rows = table, rows
+        self.count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+    @property
+    def names(self) -> list[str]:
+        names, rows = self._table.names, self._rows
+        return names[rows] if isinstance(rows, slice) else [names[i] for i in rows]
+
+    @property
+    def resources(self) -> Mapping[str, int]:
+        return self._table.resources
+
+    @property
+    def allocatable(self) -> NDArray[np.int64]:
+        """int64[R, n]."""
+        return self._table.allocatable[:, self._rows]
+
+    @property
+    def requested(self) -> NDArray[np.int64]:
+        """int64[R, n]: requests of the pods on each node, assumed pods included."""
+        return self._table.requested[:, self._rows]
+
+    @property
+    def nonzero_requested(self) -> NDArray[np.int64]:
+        """int64[2, n]: cpu and memory, with defaults for containers that ask for nothing."""
+        return self._table.nonzero_requested[:, self._rows]
+
+    @property
+    def pod_count(self) -> NDArray[np.int64]:
+        return self._table.pod_count[self._rows]
+
+    @property
+    def pod_limit(self) -> NDArray[np.int64]:
+        return self._table.pod_limit[self._rows]
+
+    @property
+    def unschedulable(self) -> Mask:
+        return self._table.unschedulable[self._rows]
+
+    @property
+    def taints(self) -> tuple[InternedColumn[tuple[NodeTaint, ...]], NDArray[np.int32]]:
+        """The interned column and these rows' ids in it."""
+        return self._table.taints, self._table.taints.ids[self._rows]
+
+    def label(self, key: str) -> tuple[InternedColumn[str | None], NDArray[np.int32]]:
+        """The interned column of a label key and these rows' ids in it."""
+        column = self._table.label_column(key)
+        return column, column.ids[self._rows]
+
+    def named(self, name: str) -> Mask:
+        """bool[n]: the node of this name."""
+        row = self._table.row_of.get(name, -1)
+        return np.asarray(self._row_numbers() == row, np.bool_)
+
+    def ports(self) -> Iterator[tuple[int, Counter[HostPort]]]:
+        """(position in this view, ports in use) of the nodes with any host port in use."""
+        in_use = self._table.port_count[self._rows]
+        rows = self._row_numbers()
+        for position in np.flatnonzero(in_use):
+            yield int(position), self._table.ports[rows[position]]
+
+    @property
+    def capacity(self) -> NDArray[np.int64]:
+        """int64[R]: allocatable of the whole cluster."""
+        return np.asarray(self._table.allocatable.sum(axis=1), np.int64)
+
+    @property
+    def mix(self) -> FrozenMix:
+        """The mix of pods seen, as frozen for the current epoch."""
+        return self._table.mix
+
+    def _row_numbers(self) -> NDArray[np.intp]:
+        rows = self._rows
+        return np.arange(rows.start, rows.stop, dtype=np.intp) if isinstance(rows, slice) else rows

@@ -1,0 +1,140 @@
+"""The plugin contract: arrays in, arrays out.
+
+A plugin sees one pod and many nodes at once (`NodeView`), and answers for all of them in one call,
+because in Python a call per node is what makes a scheduler slow. The same code is run on all rows
+when a pod of a new kind arrives and on the few rows that changed afterwards, so a plugin must not
+keep state between calls.
+
+The words are kube-scheduler's (k8s.io/kube-scheduler/framework/interface.go): PreFilter, Filter,
+Score, NormalizeScore; a rejection is *unresolvable* when evicting pods could not cure it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scheduler.core.nodes import NodeView
+    from scheduler.core.pod_info import PodInfo
+
+MAX_NODE_SCORE = 100
+"""Upper end of normalised scores (framework.MaxNodeScore)."""
+
+Bits = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
+Scores = NDArray[np.int64]
+
+
+class Wake(Flag):
+    """Cluster events that may turn a rejection around (framework.ClusterEvent)."""
+
+    NOTHING = 0
+    NODE_ADD = auto()
+    NODE_ALLOCATABLE = auto()
+    NODE_LABELS = auto()
+    NODE_TAINTS = auto()
+    NODE_SCHEDULABLE = auto()
+    ASSIGNED_POD_REMOVED = auto()
+    """A pod on a node is gone, finished or asks for less: room or a port became free."""
+
+    NODE_ANY = NODE_ADD | NODE_ALLOCATABLE | NODE_LABELS | NODE_TAINTS | NODE_SCHEDULABLE
+    ANY = NODE_ANY | ASSIGNED_POD_REMOVED
+
+
+class PreFilterResult(NamedTuple):
+    """What a plugin can say of a pod before it looks at nodes."""
+
+    rejection: str | None = None
+    """The pod fits no node whatever; the text goes into the event."""
+    node_names: frozenset[str] | None = None
+    """Only these nodes need to be looked at; None means all."""
+
+
+class FilterResult(NamedTuple):
+    """Per node: why not (0 = passes), and whether preemption could not help."""
+
+    reason_bits: Bits
+    """uint64[n]; bit k stands for the k-th text of `FilterPlugin.reasons`."""
+    unresolvable: Mask
+    """bool[n]; read only where `reason_bits` is not 0."""
+
+
+ALL_NODES = PreFilterResult()
+
+
+class Plugin:
+    """Base of all plugins. Subclass `FilterPlugin`, `ScorePlugin` or both.
+
+    An instance is made per profile as `cls(args)`, `args` being the profile's `pluginConfig`
+    entry (an empty mapping when there is none); raise ValueError for arguments that make no sense.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]]
+    """Attributes of `PodInfo` that the answer depends on. Pods that agree in all of them share
+    one answer, so a field that is read but not named here is a wrong answer waiting to happen."""
+    reads_usage: ClassVar[bool] = False
+    """Whether the answer depends on the pods already on the node. If not, it is kept until the
+    node object itself changes."""
+
+    def __init__(self, args: Mapping[str, Any] | None = None) -> None:
+        if args:
+            raise ValueError(f"plugin {self.name} takes no arguments, got {', '.join(sorted(args))}")
+
+
+class FilterPlugin(Plugin):
+    """Says which nodes a pod cannot go to, and why."""
+
+    wakes_on: ClassVar[Wake] = Wake.ANY
+    """Events after which a pod rejected by this plugin is worth another try."""
+
+    def prefilter(self, pod: PodInfo) -> PreFilterResult:
+        """Called once a decision; the default looks at all nodes."""
+        return ALL_NODES
+
+    def applies(self, pod: PodInfo) -> bool:
+        """False when this plugin has nothing to say of the pod (kube-scheduler's Skip)."""
+        return True
+
+    def reasons(self, pod: PodInfo) -> tuple[str, ...]:
+        """The texts behind the reason bits, at most 64."""
+        raise NotImplementedError
+
+    def filter(self, pod: PodInfo, nodes: NodeView) -> FilterResult:
+        """Reason bits and unresolvable flags for the rows of `nodes`, in their order."""
+        raise NotImplementedError
+
+
+class ScorePlugin(Plugin):
+    """Says how good each node is for a pod; more is better."""
+
+    normalized: ClassVar[bool] = True
+    """Whether raw scores are already 0..100. If not, `normalize` is called when several plugins'
+    scores are mixed; alone, a plugin's raw scores decide at full resolution."""
+
+    def version(self, nodes: NodeView) -> int:
+        """Changes when raw scores of untouched rows change; cached scores are then dropped."""
+        return 0
+
+    def score(self, pod: PodInfo, nodes: NodeView) -> Scores:
+        """Raw scores int64[n] for the rows of `nodes`; rows that do not fit are not read."""
+        raise NotImplementedError
+
+    def normalize(self, raw: Scores) -> Scores:
+        """Raw scores of the feasible nodes (never empty) to 0..100."""
+        return raw
+
+
+def passes(n: int) -> FilterResult:
+    """A filter's answer when every one of n nodes is fine."""
+    return FilterResult(np.zeros(n, np.uint64), np.zeros(n, np.bool_))
+
+
+def rejects(where: Mask, *, unresolvable: bool) -> FilterResult:
+    """A filter's answer with a single reason (bit 0) for the nodes in `where`."""
+    return FilterResult(where.astype(np.uint64), np.full(len(where), unresolvable))

@@ -1,0 +1,148 @@
+"""A pod as the scheduler works with it: the API object plus what decisions ask of it again and again."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from zlib import crc32
+
+from scheduler.api import NodeSelector, Pod, Toleration
+from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node
+
+ANY_IP = "0.0.0.0"  # noqa: S104  (a wildcard in a comparison, nothing listens here)
+
+HostPort = tuple[str, int, str]
+"""(protocol, port, ip), with Kubernetes' defaults TCP and 0.0.0.0 filled in."""
+
+
+class PodInfo:
+    """Wraps one version of a pod. Raises QuantityError from the constructor when a request is bad.
+
+    requests: effective request of the whole pod before it has a node: millicores for cpu,
+    bytes or units for all others.
+    """
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        self.uid = pod.metadata.uid
+        self.requests: dict[str, int] = pod_requests(pod)
+
+    @cached_property
+    def name(self) -> str:
+        """`namespace/name`."""
+        return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
+
+    @property
+    def namespace(self) -> str:
+        return self.pod.metadata.namespace
+
+    @property
+    def priority(self) -> int:
+        return self.pod.spec.priority or 0
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.pod.metadata.labels or {}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        return self.pod.metadata.annotations or {}
+
+    @property
+    def node_name(self) -> str:
+        """`spec.nodeName`, empty for a pod without a node."""
+        return self.pod.spec.node_name or ""
+
+    @property
+    def node_selector(self) -> dict[str, str]:
+        return self.pod.spec.node_selector or {}
+
+    @property
+    def required_node_affinity(self) -> NodeSelector | None:
+        """`spec.affinity.nodeAffinity.requiredDuringScheduling…` or None."""
+        affinity = self.pod.spec.affinity
+        node_affinity = affinity.node_affinity if affinity is not None else None
+        return node_affinity.required if node_affinity is not None else None
+
+    @property
+    def tolerations(self) -> list[Toleration]:
+        return self.pod.spec.tolerations or []
+
+    @cached_property
+    def host_ports(self) -> tuple[HostPort, ...]:
+        """Ports the pod takes on its node, sidecars included, deduplicated and sorted.
+
+        Source: GetHostPorts (pkg/scheduler/util/utils.go).
+        """
+        spec = self.pod.spec
+        sidecars = [c for c in spec.init_containers or () if c.restart_policy == "Always"]
+        return tuple(
+            sorted(
+                {
+                    (port.protocol or "TCP", port.host_port, port.host_ip or ANY_IP)
+                    for container in (*(spec.containers or ()), *sidecars)
+                    for port in container.ports or ()
+                    if port.host_port
+                }
+            )
+        )
+
+    @cached_property
+    def nonzero_requests(self) -> tuple[int, int]:
+        """(cpu_milli, memory_bytes) with defaults for containers that ask for nothing."""
+        return nonzero_requests(self.pod)
+
+    @cached_property
+    def usage(self) -> dict[str, int]:
+        """What the pod takes of its node: `requests`, and what a resize has allocated meanwhile."""
+        return pod_requests_on_node(self.pod)
+
+    @cached_property
+    def uid_hash(self) -> int:
+        """A stable 32-bit hash for tie-breaks, the same in every process."""
+        return crc32(self.uid.encode())
+
+    @property
+    def gated(self) -> bool:
+        return bool(self.pod.spec.scheduling_gates)
+
+    @property
+    def terminating(self) -> bool:
+        return self.pod.metadata.deletion_timestamp is not None
+
+    @property
+    def finished(self) -> bool:
+        """Succeeded and Failed pods hold no room (their containers never start again)."""
+        return self.pod.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def owned_by_daemon_set(self) -> bool:
+        return any(o.controller and o.kind == "DaemonSet" for o in self.pod.metadata.owner_references or ())
+
+    @cached_property
+    def unsupported_rules(self) -> tuple[str, ...]:
+        """Hard rules in the spec that no plugin of this version enforces, in plain words."""
+        spec = self.pod.spec
+        rules = []
+        affinity = spec.affinity
+        if affinity is not None:
+            if affinity.pod_affinity is not None and affinity.pod_affinity.required:
+                rules.append("required pod affinity")
+            if affinity.pod_anti_affinity is not None and affinity.pod_anti_affinity.required:
+                rules.append("required pod anti-affinity")
+        if any(c.when_unsatisfiable == "DoNotSchedule" for c in spec.topology_spread_constraints or ()):
+            rules.append("topology spread constraints with DoNotSchedule")
+        if spec.resource_claims:
+            rules.append("resource claims")
+        if spec.scheduling_group is not None and spec.scheduling_group.pod_group_name:
+            rules.append("pod groups")
+        kinds = {source for volume in spec.volumes or () for source in volume if source != "name"}
+        rules.extend(f"{kind} volumes" for kind in sorted(kinds - NODE_INDEPENDENT_VOLUMES))
+        return tuple(rules)
+
+
+NODE_INDEPENDENT_VOLUMES = frozenset(
+    """emptyDir configMap secret projected downwardAPI hostPath image
+    nfs cephfs glusterfs fc azureFile gitRepo""".split()
+)
+"""Volume sources that every node can serve alike: no default plugin of kube-scheduler has a rule
+for them (the others belong to VolumeBinding, VolumeRestrictions or NodeVolumeLimits)."""

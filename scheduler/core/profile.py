@@ -1,0 +1,41 @@
+"""A profile: which plugins decide for the pods of one schedulerName, in which order, with which weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from scheduler.core.plugin import FilterPlugin, ScorePlugin
+from scheduler.core.pod_info import PodInfo
+
+Key = bytes
+"""Pods with equal keys get equal answers."""
+
+
+@dataclass(frozen=True)
+class WeightedScore:
+    plugin: ScorePlugin
+    weight: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """filters run in order; the first one that rejects a node counts in events."""
+
+    scheduler_name: str
+    filters: Sequence[FilterPlugin]
+    scores: Sequence[WeightedScore]
+
+
+def key_reader(plugins: Iterable[FilterPlugin | ScorePlugin]) -> Callable[[PodInfo], Key]:
+    """A function that reads all the fields these plugins read, as one hashable value."""
+    fields = sorted({field for plugin in plugins for field in plugin.reads})
+    if not fields:
+        return lambda pod: b""
+    read: Callable[[PodInfo], Any] = attrgetter(*fields)
+    encode = msgspec.msgpack.Encoder(order="deterministic").encode
+    return lambda pod: encode(read(pod))

@@ -1,0 +1,208 @@
+"""Pods that wait: active, backing off, unschedulable, gated.
+
+A pod is in exactly one place. Active pods are handed out by priority, then arrival. A pod that was
+tried in vain waits in *unschedulable* until an event that can help it, or five minutes; when it is
+woken too soon after its last try it goes through *backoff* first (1 s doubling to 10 s), so that a
+pod that can't be helped costs a bounded share of the cycles.
+Source of the rules: pkg/scheduler/backend/queue/scheduling_queue.go.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
+from itertools import count
+
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Key
+
+INITIAL_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 10.0
+FLUSH_AFTER_S = 300.0
+
+Kind = tuple[str, Key]
+"""(schedulerName, key): pods that get the same answers."""
+
+
+class Place(Enum):
+    ACTIVE = "active"
+    BACKOFF = "backoff"
+    UNSCHEDULABLE = "unschedulable"
+    GATED = "gated"
+    IN_FLIGHT = "in-flight"
+    """Handed out; its decision or its bind is under way."""
+
+
+class QueuedPod:
+    """A waiting pod and what the queue remembers of it."""
+
+    def __init__(self, info: PodInfo, kind: Kind, sequence: int, now: float) -> None:
+        self.info, self.kind, self.sequence = info, kind, sequence
+        self.place = Place.IN_FLIGHT
+        self.attempts = 0
+        self.first_seen = self.since = now
+        self.backoff_until = now
+        self.rejected_by: frozenset[str] = frozenset()
+        self.ticket = 0
+        """Bumped by every move, so that a heap's older entries for this pod are known as stale."""
+
+
+class SchedulingQueue:
+    """All waiting pods by uid. `clock` gives seconds from any fixed point."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        initial_backoff_s: float = INITIAL_BACKOFF_S,
+        max_backoff_s: float = MAX_BACKOFF_S,
+        flush_after_s: float = FLUSH_AFTER_S,
+    ) -> None:
+        self._clock = clock
+        self._initial_backoff_s, self._max_backoff_s = initial_backoff_s, max_backoff_s
+        self._flush_after_s = flush_after_s
+        self._pods: dict[str, QueuedPod] = {}
+        self._sequence = count()
+        self._active: list[tuple[int, int, int, QueuedPod]] = []
+        self._backoff: list[tuple[float, int, int, QueuedPod]] = []
+        self._waiting: dict[Kind, dict[str, QueuedPod]] = {}
+        self._next_flush = clock() + flush_after_s
+        """No sleeping pod is due before; may be too early, never too late."""
+        self.incoming: Counter[tuple[str, str]] = Counter()
+        """(queue, event) → moves so far: kube-scheduler's queue_incoming_pods_total."""
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._pods
+
+    def get(self, uid: str) -> QueuedPod | None:
+        return self._pods.get(uid)
+
+    def __iter__(self) -> Iterator[QueuedPod]:
+        return iter(self._pods.values())
+
+    def depths(self) -> dict[Place, int]:
+        """Number of pods in each place."""
+        counts = Counter(pod.place for pod in self._pods.values())
+        return {place: counts[place] for place in Place}
+
+    def add(self, info: PodInfo, kind: Kind) -> QueuedPod:
+        """Takes in a pod that is new here: to active, or to gated."""
+        pod = self._pods[info.uid] = QueuedPod(info, kind, next(self._sequence), self._clock())
+        self._move(pod, Place.GATED if info.gated else Place.ACTIVE, "PodAdd")
+        return pod
+
+    def update(self, info: PodInfo, kind: Kind) -> None:
+        """Replaces a waiting pod's object. It is tried again if what decisions read has changed."""
+        pod = self._pods[info.uid]
+        changed = pod.kind != kind or pod.info.priority != info.priority
+        if changed:
+            self._unlist(pod)
+        pod.info, pod.kind = info, kind
+        if pod.place is Place.IN_FLIGHT:
+            return
+        if info.gated:
+            if pod.place is not Place.GATED:
+                self._move(pod, Place.GATED, "PodUpdate")
+        elif pod.place is Place.GATED or (changed and pod.place is not Place.BACKOFF):
+            self._move(pod, Place.ACTIVE, "PodUpdate")
+
+    def remove(self, uid: str) -> QueuedPod | None:
+        """Forgets a pod, wherever it is."""
+        pod = self._pods.pop(uid, None)
+        if pod is not None:
+            self._unlist(pod)
+            pod.ticket += 1
+        return pod
+
+    def pop(self) -> QueuedPod | None:
+        """The next pod to try, or None. It stays known as in flight until it is moved or removed."""
+        self._release_due()
+        while self._active:
+            _, _, ticket, pod = heapq.heappop(self._active)
+            if ticket == pod.ticket:
+                pod.place = Place.IN_FLIGHT
+                pod.attempts += 1
+                return pod
+        return None
+
+    def set_unschedulable(self, pod: QueuedPod, rejected_by: frozenset[str]) -> None:
+        """Puts a pod that fits nowhere to sleep until `wake` or the flush."""
+        pod.rejected_by = rejected_by
+        pod.backoff_until = self._clock() + self._backoff_s(pod.attempts)
+        self._move(pod, Place.UNSCHEDULABLE, "ScheduleAttemptFailure")
+
+    def set_backoff(self, pod: QueuedPod) -> None:
+        """Tries a pod again after its backoff: its decision was good, carrying it out failed."""
+        pod.backoff_until = self._clock() + self._backoff_s(pod.attempts)
+        self._move(pod, Place.BACKOFF, "ScheduleAttemptFailure")
+
+    def unschedulable_kinds(self) -> list[tuple[Kind, PodInfo, frozenset[str]]]:
+        """Kinds asleep, with one pod of each and all the plugins that rejected any of them."""
+        return [
+            (kind, next(iter(pods.values())).info, frozenset().union(*(p.rejected_by for p in pods.values())))
+            for kind, pods in self._waiting.items()
+        ]
+
+    def wake(self, kinds: Iterable[Kind], event: str) -> int:
+        """Moves all pods of these kinds to active, or to backoff where it is not over yet."""
+        now, woken = self._clock(), 0
+        for kind in kinds:
+            for pod in list(self._waiting.get(kind, {}).values()):
+                self._move(pod, Place.BACKOFF if pod.backoff_until > now else Place.ACTIVE, event)
+                woken += 1
+        return woken
+
+    def next_due(self) -> float | None:
+        """When `pop` may find more than now without an event: a backoff or a flush that ends."""
+        while self._backoff and self._backoff[0][2] != self._backoff[0][3].ticket:
+            heapq.heappop(self._backoff)
+        times = [self._backoff[0][0]] if self._backoff else []
+        if self._waiting:
+            times.append(self._next_flush)
+        return min(times, default=None)
+
+    def has_active(self) -> bool:
+        while self._active and self._active[0][2] != self._active[0][3].ticket:
+            heapq.heappop(self._active)
+        return bool(self._active)
+
+    # ---- internals
+
+    def _backoff_s(self, attempts: int) -> float:
+        return min(self._initial_backoff_s * 2.0 ** min(max(attempts - 1, 0), 30), self._max_backoff_s)
+
+    def _release_due(self) -> None:
+        now = self._clock()
+        while self._backoff and self._backoff[0][0] <= now:
+            _, _, ticket, pod = heapq.heappop(self._backoff)
+            if ticket == pod.ticket:
+                self._move(pod, Place.ACTIVE, "BackoffComplete")
+        if now < self._next_flush:
+            return
+        self._next_flush = now + self._flush_after_s
+        for pods in list(self._waiting.values()):
+            # Insertion order is order of falling asleep, so the first that stays ends the search.
+            for pod in list(pods.values()):
+                if pod.since + self._flush_after_s > now:
+                    self._next_flush = min(self._next_flush, pod.since + self._flush_after_s)
+                    break
+                self._move(pod, Place.ACTIVE, "UnschedulableTimeout")
+
+    def _move(self, pod: QueuedPod, place: Place, event: str) -> None:
+        self._unlist(pod)
+        pod.place, pod.since = place, self._clock()
+        pod.ticket += 1
+        self.incoming[place.value, event] += 1
+        if place is Place.ACTIVE:
+            heapq.heappush(self._active, (-pod.info.priority, pod.sequence, pod.ticket, pod))
+        elif place is Place.BACKOFF:
+            heapq.heappush(self._backoff, (pod.backoff_until, pod.sequence, pod.ticket, pod))
+        elif place is Place.UNSCHEDULABLE:
+            self._waiting.setdefault(pod.kind, {})[pod.info.uid] = pod
+
+    def _unlist(self, pod: QueuedPod) -> None:
+        pods = self._waiting.get(pod.kind)
+        if pods is not None and pods.pop(pod.info.uid, None) is not None and not pods:
+            del self._waiting[pod.kind]

@@ -1,0 +1,124 @@
+"""What the scheduler believes of the cluster: the only mutable truth, and the place of assumed pods.
+
+A pod that has been placed is *assumed* on its node at once, before the API server knows, so that the
+next decision sees its room as taken. The watch *confirms* it; a refused bind *forgets* it. Pods may
+name nodes that are not known (yet): they are kept, and count as soon as the node appears.
+Model: pkg/scheduler/backend/cache/cache.go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.api import Node
+from scheduler.core.mix import FrozenMix
+from scheduler.core.nodes import NodeTable
+from scheduler.core.plugin import Wake
+from scheduler.core.pod_info import PodInfo
+
+
+@dataclass(slots=True)
+class PlacedPod:
+    """A pod on a node; assumed until the watch has shown it there."""
+
+    info: PodInfo
+    node: str
+    assumed: bool
+
+
+class ClusterState:
+    """Nodes and the pods on them. `nodes` is the table that decisions read."""
+
+    def __init__(self, mix: FrozenMix) -> None:
+        self.nodes = NodeTable(mix)
+        self.pods: dict[str, PlacedPod] = {}
+        self._on_node: dict[str, dict[str, PlacedPod]] = {}
+        self.assumed_count = 0
+
+    # ---- nodes
+
+    def upsert_node(self, node: Node) -> Wake:
+        """Adds or updates; returns what about the change may help a waiting pod."""
+        change = self.nodes.upsert(node)
+        if change is Wake.NODE_ADD:
+            row = self.nodes.row_of[node.metadata.name]
+            for placed in self._on_node.get(node.metadata.name, {}).values():
+                self.nodes.add_pod(row, placed.info)
+        return change
+
+    def remove_node(self, name: str) -> None:
+        """Its pods stay known until they are deleted: the node may come back with them."""
+        if name in self.nodes.row_of:
+            self.nodes.remove(name)
+
+    def pods_on(self, node: str) -> list[PlacedPod]:
+        return list(self._on_node.get(node, {}).values())
+
+    # ---- pods
+
+    def confirm(self, info: PodInfo) -> bool:
+        """Takes over what the watch says of a pod that has a node.
+
+        Returns whether that may have freed room (a pod shrank, or is elsewhere than assumed).
+        """
+        node = info.node_name
+        old = self.pods.get(info.uid)
+        if old is None:
+            self._place(PlacedPod(info, node, assumed=False))
+            return False
+        if old.node == node and _takes(old.info) == _takes(info):
+            self.assumed_count -= old.assumed
+            old.info, old.assumed = info, False
+            return False
+        self._displace(old)
+        self._place(PlacedPod(info, node, assumed=False))
+        return (
+            old.node != node
+            or any(amount > info.usage.get(name, 0) for name, amount in old.info.usage.items())
+            or not set(old.info.host_ports) <= set(info.host_ports)
+        )
+
+    def remove_pod(self, uid: str) -> PlacedPod | None:
+        """The pod is deleted or finished: its room is free at once."""
+        placed = self.pods.get(uid)
+        if placed is not None:
+            self._displace(placed)
+        return placed
+
+    def assume(self, info: PodInfo, node: str) -> None:
+        """Takes room for a pod whose bind is about to be sent."""
+        self._place(PlacedPod(info, node, assumed=True))
+
+    def forget(self, uid: str) -> str | None:
+        """Gives an assumed pod's room back; returns the node, or None when it was not assumed."""
+        placed = self.pods.get(uid)
+        if placed is None or not placed.assumed:
+            return None
+        self._displace(placed)
+        return placed.node
+
+    # ---- internals
+
+    def _place(self, placed: PlacedPod) -> None:
+        self.pods[placed.info.uid] = placed
+        self._on_node.setdefault(placed.node, {})[placed.info.uid] = placed
+        self.assumed_count += placed.assumed
+        row = self.nodes.row_of.get(placed.node)
+        if row is not None:
+            self.nodes.add_pod(row, placed.info)
+
+    def _displace(self, placed: PlacedPod) -> None:
+        del self.pods[placed.info.uid]
+        on_node = self._on_node[placed.node]
+        del on_node[placed.info.uid]
+        if not on_node:
+            del self._on_node[placed.node]
+        self.assumed_count -= placed.assumed
+        row = self.nodes.row_of.get(placed.node)
+        if row is not None:
+            self.nodes.add_pod(row, placed.info, -1)
+
+
+def _takes(info: PodInfo) -> tuple[object, ...]:
+    """Everything of a pod that the node table accounts for."""
+    return info.usage, info.nonzero_requests, info.host_ports

@@ -1,0 +1,72 @@
+"""The table of plugins: name → class. To add one: write a file here, add a line, give it a test.
+
+Plugins that live in other packages are found through the entry-point group `wholepod.plugins`
+(entry name = plugin name, object = the class); see docs/plugins.md.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+from scheduler.core.plugin import Plugin
+from scheduler.plugins.memory_fit import MemoryFit
+from scheduler.plugins.node_affinity import NodeAffinity
+from scheduler.plugins.node_name import NodeName
+from scheduler.plugins.node_ports import NodePorts
+from scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
+from scheduler.plugins.node_unschedulable import NodeUnschedulable
+from scheduler.plugins.taint_toleration import TaintToleration
+from scheduler.plugins.unsupported_rules import UnsupportedRules
+
+ENTRY_POINT_GROUP = "wholepod.plugins"
+
+BUILT_IN: Mapping[str, type[Plugin]] = {
+    plugin.name: plugin
+    for plugin in (
+        UnsupportedRules,
+        NodeName,
+        NodeUnschedulable,
+        TaintToleration,
+        NodeAffinity,
+        NodePorts,
+        NodeResourcesFit,
+        NodeResourcesBalancedAllocation,
+        MemoryFit,
+    )
+}
+
+FILTERS = (
+    "UnsupportedRules",
+    "NodeName",
+    "NodeUnschedulable",
+    "TaintToleration",
+    "NodeAffinity",
+    "NodePorts",
+    "NodeResourcesFit",
+)
+"""The order in which both built-in profiles filter (apis/config/v1/default_plugins.go)."""
+
+DEFAULT_SCORES: Mapping[str, Mapping[str, int]] = {
+    "kube": {"NodeResourcesFit": 1, "NodeResourcesBalancedAllocation": 1},
+    "memory-fit": {"MemoryFit": 1},
+}
+"""Built-in profile → score plugin → weight."""
+
+
+class PluginError(ValueError):
+    """A plugin that does not exist, can't be loaded or rejects its arguments; the text says which."""
+
+
+def load(name: str) -> type[Plugin]:
+    """The class behind a plugin's name, built in or from another package."""
+    built_in = BUILT_IN.get(name)
+    if built_in is not None:
+        return built_in
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    matching = [entry for entry in found if entry.name == name]
+    if not matching:
+        known = ", ".join(sorted({*BUILT_IN, *(entry.name for entry in found)}))
+        raise PluginError(f"there is no plugin {name!r}; known plugins: {known}")
+    plugin = matching[0].load()
+    if not (isinstance(plugin, type) and issubclass(plugin, Plugin) and plugin.name == name):
+        raise PluginError(f"entry point {matching[0].value!r} is not a Plugin subclass with name = {name!r}")
+    return plugin
