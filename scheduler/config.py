@@ -1,0 +1,267 @@
+"""The configuration file, shaped like KubeSchedulerConfiguration, as frozen values.
+
+A typo in a scheduler's configuration must not turn into a default, so unknown fields, wrong types
+and duplicate keys are errors that name the field and its line. Fields and defaults follow
+kubescheduler.config.k8s.io/v1 where it has them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+API_VERSION = "wholepod.io/v1alpha1"
+KIND = "SchedulerConfiguration"
+DEFAULT_SCHEDULER_NAME = "wholepod"
+PRESETS = ("kube", "memory-fit")
+
+
+class ConfigurationError(ValueError):
+    """Something in the configuration makes no sense; the text says what, where, and what would."""
+
+
+class _Struct(
+    msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=False
+):
+    """Base of all configuration structs: camelCase in the file, strict."""
+
+
+class EnabledPlugin(_Struct, frozen=True):
+    name: str
+    weight: int | None = None
+
+
+class DisabledPlugin(_Struct, frozen=True):
+    name: str
+    """A plugin's name, or "*" for all."""
+
+
+class PluginSet(_Struct, frozen=True):
+    """Changes to a preset's plugins: disabled ones go first, enabled ones are appended in order."""
+
+    enabled: tuple[EnabledPlugin, ...] = ()
+    disabled: tuple[DisabledPlugin, ...] = ()
+
+
+class Plugins(_Struct, frozen=True):
+    filter: PluginSet = PluginSet()
+    score: PluginSet = PluginSet()
+
+
+class PluginConfig(_Struct, frozen=True):
+    name: str
+    args: dict[str, Any] = {}
+
+
+class ProfileConfig(_Struct, frozen=True):
+    scheduler_name: str = DEFAULT_SCHEDULER_NAME
+    preset: Literal["kube", "memory-fit"] | None = None
+    """Plugins to start from; default: kube for `default-scheduler`, memory-fit for other names."""
+    plugins: Plugins = Plugins()
+    plugin_config: tuple[PluginConfig, ...] = ()
+
+    @property
+    def effective_preset(self) -> str:
+        return self.preset or ("kube" if self.scheduler_name == "default-scheduler" else "memory-fit")
+
+
+class LeaderElection(_Struct, frozen=True):
+    leader_elect: bool = True
+    lease_duration_s: float = msgspec.field(name="leaseDuration", default=15.0)
+    renew_deadline_s: float = msgspec.field(name="renewDeadline", default=10.0)
+    retry_period_s: float = msgspec.field(name="retryPeriod", default=2.0)
+    resource_name: str = "wholepod"
+    resource_namespace: str = "kube-system"
+
+
+class ClientConnection(_Struct, frozen=True):
+    kubeconfig: str = ""
+    qps: float = 50.0
+    burst: int = 100
+
+
+class Tls(_Struct, frozen=True):
+    cert_file: str = ""
+    key_file: str = ""
+
+
+class Logging(_Struct, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: console on a terminal, JSON elsewhere."""
+
+
+class Configuration(_Struct, frozen=True):
+    api_version: str = API_VERSION
+    kind: str = KIND
+    profiles: tuple[ProfileConfig, ...] = (ProfileConfig(),)
+    leader_election: LeaderElection = LeaderElection()
+    client_connection: ClientConnection = ClientConnection()
+    pod_initial_backoff_seconds: float = 1.0
+    pod_max_backoff_seconds: float = 10.0
+    bind_address: str = "127.0.0.1:10259"
+    tls: Tls = Tls()
+    logging: Logging = Logging()
+
+
+def load(path: Path) -> Configuration:
+    """Reads and checks a file. Raises ConfigurationError with file, line, field and fix."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"cannot read the configuration file {path}: {reason}") from error
+    return parse(text, source=str(path))
+
+
+def parse(text: str, *, source: str = "configuration") -> Configuration:
+    """Checks a document. Raises ConfigurationError."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark is not None else source
+        raise ConfigurationError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(document, dict) or root is None:
+        raise ConfigurationError(f"{source}: expected a mapping with apiVersion: {API_VERSION}, kind: {KIND}")
+    _refuse_duplicates(root, source)
+    for field, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if document.get(field) != expected:
+            raise ConfigurationError(
+                f"{_where(source, root, [field])}: {field} must be {expected}, got {document.get(field)!r}"
+            )
+    _parse_durations(document, root, source)
+    try:
+        configuration = msgspec.convert(document, Configuration)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(_explain(str(error), source, root)) from error
+    return checked(configuration, source=source)
+
+
+def checked(configuration: Configuration, *, source: str = "configuration") -> Configuration:
+    """Rules between fields; also run after command-line flags have overridden some."""
+
+    def require(condition: bool, text: str) -> None:
+        if not condition:
+            raise ConfigurationError(f"{source}: {text}")
+
+    names = [profile.scheduler_name for profile in configuration.profiles]
+    require(bool(names), "profiles: at least one is needed")
+    require(all(names), "profiles: schedulerName must not be empty")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    require(not repeated, f"profiles: schedulerName {', '.join(repeated)} is used twice")
+    election = configuration.leader_election
+    require(
+        election.lease_duration_s > election.renew_deadline_s > election.retry_period_s > 0,
+        "leaderElection: leaseDuration must exceed renewDeadline, and that retryPeriod "
+        f"(got {election.lease_duration_s:g} s, {election.renew_deadline_s:g} s, {election.retry_period_s:g} s)",
+    )
+    connection = configuration.client_connection
+    require(connection.qps > 0, f"clientConnection.qps must be more than 0, got {connection.qps:g}")
+    require(connection.burst >= 1, f"clientConnection.burst must be at least 1, got {connection.burst}")
+    initial, maximum = configuration.pod_initial_backoff_seconds, configuration.pod_max_backoff_seconds
+    require(
+        0 < initial <= maximum,
+        "podInitialBackoffSeconds must be more than 0 and at most podMaxBackoffSeconds "
+        f"(got {initial:g} and {maximum:g})",
+    )
+    host, _ = split_address(configuration.bind_address)
+    tls = configuration.tls
+    require(bool(tls.cert_file) == bool(tls.key_file), "tls: certFile and keyFile are needed together")
+    require(
+        bool(tls.cert_file) or host in ("127.0.0.1", "::1", "localhost"),
+        f"bindAddress {configuration.bind_address} is reachable from other machines: "
+        "set tls.certFile and tls.keyFile, or bind to 127.0.0.1",
+    )
+    return configuration
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` in two. Raises ConfigurationError."""
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]*)):(\d{1,5})", address)
+    if match is None or int(match.group(3)) > 65535:
+        raise ConfigurationError(
+            f"bind address {address!r} is not HOST:PORT (example: 127.0.0.1:10259, port 0 picks a free one)"
+        )
+    return match.group(1) or match.group(2) or "127.0.0.1", int(match.group(3))
+
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_DURATION_FIELDS = ("leaseDuration", "renewDeadline", "retryPeriod")
+
+
+def parse_duration_s(text: str) -> float:
+    """A duration in Go's notation (15s, 1m30s, 500ms) in seconds. Raises ConfigurationError."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not any(match.groups()):
+        raise ConfigurationError(f"{text!r} is not a duration (examples: 15s, 1m30s, 500ms)")
+    hours, minutes, seconds, millis = (float(group or 0) for group in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + millis / 1000
+
+
+def _parse_durations(document: dict[str, Any], root: yaml.Node, source: str) -> None:
+    election = document.get("leaderElection")
+    if not isinstance(election, dict):
+        return
+    for field in _DURATION_FIELDS:
+        if isinstance(election.get(field), str):
+            try:
+                election[field] = parse_duration_s(election[field])
+            except ConfigurationError as error:
+                where = _where(source, root, ["leaderElection", field])
+                raise ConfigurationError(f"{where}: leaderElection.{field}: {error}") from error
+
+
+def _refuse_duplicates(node: yaml.Node, source: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ConfigurationError(
+                    f"{source}:{key.start_mark.line + 1}: field {key.value!r} is set twice"
+                )
+            seen.add(key.value)
+            _refuse_duplicates(value, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_duplicates(value, source)
+
+
+def _explain(message: str, source: str, root: yaml.Node) -> str:
+    """msgspec's "Object contains unknown field `x` - at `$.a[0]`" with file, line and dotted path."""
+    match = re.fullmatch(r"(.*?)(?: - at `(.*?)`)?", message, re.DOTALL)
+    text, path = (match.group(1), match.group(2) or "$") if match else (message, "$")
+    steps: list[str | int] = [
+        int(index) if index else name for name, index in re.findall(r"\.([A-Za-z_]\w*)|\[(\d+)\]", path)
+    ]
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
+    if unknown:
+        steps.append(unknown.group(1))
+        text = "unknown field"
+    elif text.startswith(("Expected", "Invalid")):
+        text = text[0].lower() + text[1:]
+    dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    return f"{_where(source, root, steps)}: {dotted + ': ' if dotted else ''}{text}"
+
+
+def _where(source: str, root: yaml.Node, steps: list[str | int] | list[str]) -> str:
+    """`file:line` of the deepest part of a path that exists."""
+    node, line = root, root.start_mark.line
+    for step in steps:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == step]
+            if not found:
+                break
+            key, node = found[0]
+            line = key.start_mark.line
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line
+        else:
+            break
+    return f"{source}:{line + 1}"

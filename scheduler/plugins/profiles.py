@@ -1,0 +1,72 @@
+"""From a profile's configuration to its plugins: a preset, with plugins taken away and added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from scheduler.config import PluginSet, ProfileConfig
+from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
+from scheduler.core.profile import Profile, WeightedScore
+from scheduler.plugins import DEFAULT_SCORES, FILTERS, PluginError, load
+
+P = TypeVar("P", bound=Plugin)
+
+
+def build_profile(config: ProfileConfig) -> Profile:
+    """Raises PluginError, naming the profile, for plugins or arguments that make no sense."""
+    try:
+        return _build(config)
+    except PluginError as error:
+        raise PluginError(f"profile {config.scheduler_name}: {error}") from error
+
+
+def _build(config: ProfileConfig) -> Profile:
+    filters = _changed(dict.fromkeys(FILTERS, 1), config.plugins.filter)
+    scores = _changed(DEFAULT_SCORES[config.effective_preset], config.plugins.score)
+    args: dict[str, Mapping[str, Any]] = {}
+    for entry in config.plugin_config:
+        if entry.name in args:
+            raise PluginError(f"pluginConfig names {entry.name} twice")
+        if entry.name not in filters and entry.name not in scores:
+            raise PluginError(f"pluginConfig names {entry.name}, which is not enabled in this profile")
+        args[entry.name] = entry.args
+    # A plugin that both filters and scores is one instance.
+    instances = {name: _instance(name, args.get(name)) for name in {**filters, **scores}}
+    return Profile(
+        scheduler_name=config.scheduler_name,
+        filters=[_as(instances[name], FilterPlugin, "filter") for name in filters],
+        scores=[
+            WeightedScore(_as(instances[name], ScorePlugin, "score"), weight)
+            for name, weight in scores.items()
+        ],
+    )
+
+
+def _changed(preset: Mapping[str, int], changes: PluginSet) -> dict[str, int]:
+    """Plugin name → weight, in order."""
+    disabled = {plugin.name for plugin in changes.disabled}
+    unknown = sorted(disabled - {"*", *preset})
+    if unknown:
+        raise PluginError(f"cannot disable {', '.join(unknown)}: the preset has {', '.join(preset)}")
+    result = {} if "*" in disabled else {n: w for n, w in preset.items() if n not in disabled}
+    for plugin in changes.enabled:
+        weight = 1 if plugin.weight is None else plugin.weight
+        if not 1 <= weight <= 100:
+            raise PluginError(f"weight of {plugin.name} must be 1 to 100, got {weight}")
+        result[plugin.name] = weight
+    return result
+
+
+def _instance(name: str, args: Mapping[str, Any] | None) -> Plugin:
+    plugin = load(name)
+    try:
+        return plugin(args)
+    except (ValueError, TypeError) as error:
+        raise PluginError(f"plugin {name} rejects its arguments: {error}") from error
+
+
+def _as(plugin: Plugin, kind: type[P], verb: str) -> P:
+    if not isinstance(plugin, kind):
+        raise PluginError(f"plugin {plugin.name} does not {verb} nodes")
+    return plugin
