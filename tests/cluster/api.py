@@ -5,6 +5,7 @@ Tests must not look at the cluster through the code they test, so this client sh
 creation spreads over a few threads: on small machines the API server is the slower side.
 """
 
+import base64
 import http.client
 import json
 import ssl
@@ -45,16 +46,24 @@ class ApiError(Exception):
 class Api:
     """One user's view of one API server. Threads may share it; close it after use."""
 
-    def __init__(self, server: str, *, ca_file: Path, token: str, timeout_s: float = 60.0) -> None:
+    def __init__(self, server: str, *, ca_pem: str, token: str, timeout_s: float = 60.0) -> None:
         address = urlsplit(server)
         assert address.hostname is not None
         self._host = address.hostname
         self._port = address.port
-        self._tls = ssl.create_default_context(cafile=str(ca_file))
+        self._tls = ssl.create_default_context(cadata=ca_pem)
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         self._timeout_s = timeout_s
         # Idle connections, the last used on top. A deque's append and pop are atomic.
         self._idle: deque[http.client.HTTPSConnection] = deque()
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path) -> Self:
+        """The client of a kubeconfig that this package has written (those are JSON)."""
+        config = json.loads(path.read_text())
+        cluster = config["clusters"][0]["cluster"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        return cls(cluster["server"], ca_pem=authority, token=config["users"][0]["user"]["token"])
 
     def __enter__(self) -> Self:
         return self

@@ -396,7 +396,7 @@ class ControlPlane:
         if not self.ca_file.exists():
             return False
         if self._api is None:
-            self._api = Api(self.server, ca_file=self.ca_file, token=self.token)
+            self._api = Api.from_kubeconfig(self.kubeconfig)
         return self._exists("/readyz")
 
     def _exists(self, path: str) -> bool:

@@ -117,7 +117,7 @@ class Program:
             time.sleep(POLL_INTERVAL_S)
 
     def tail(self, lines: int = LOG_TAIL_LINES) -> str:
-        """The last `lines` lines of its log, indented, under the log's path."""
+        """The last `lines` lines of its log, indented, under the log's name."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         shown = [f"  {line[:300]}" for line in text.splitlines()[-lines:]]
-        return "\n".join([f"last lines of {self.log}:", *(shown or ["  (empty)"])])
+        return "\n".join([f"last lines of {self.log.name}:", *(shown or ["  (empty)"])])
