@@ -131,8 +131,9 @@ class NodeTable:
 
     def add_pod(self, row: int, pod: PodInfo, sign: int = 1) -> None:
         """Accounts for a pod on a row (`sign` -1: no longer)."""
-        for resource, amount in pod.usage.items():
-            self.requested[self.resource_row(resource), row] += sign * amount
+        for name, amount in pod.usage.items():
+            resource = self.resource_row(name)  # first: a new one replaces the arrays
+            self.requested[resource, row] += sign * amount
         cpu_milli, memory_bytes = pod.nonzero_requests
         self.nonzero_requested[0, row] += sign * cpu_milli
         self.nonzero_requested[1, row] += sign * memory_bytes
@@ -195,7 +196,8 @@ class NodeTable:
         for name, amount in amounts.items():
             if name == "pods":
                 continue
-            self.allocatable[self.resource_row(name), row] = amount
+            resource = self.resource_row(name)  # first: a new one replaces the arrays
+            self.allocatable[resource, row] = amount
         self.pod_limit[row] = amounts.get("pods", 0)
         self.unschedulable[row] = bool(node.spec.unschedulable)
         self.taints.set(row, tuple((t.key, t.value or "", t.effect) for t in node.spec.taints or ()))
