@@ -159,7 +159,7 @@ def checked(configuration: Configuration, *, source: str = "configuration") -> C
     require(
         election.lease_duration_s > election.renew_deadline_s > election.retry_period_s > 0,
         "leaderElection: leaseDuration must exceed renewDeadline, and that retryPeriod "
-        f"(got {election.lease_duration_s:g} s, {election.renew_deadline_s:g} s, {election.retry_period_s:g} s)",
+        f"(got {election.lease_duration_s:g}, {election.renew_deadline_s:g}, {election.retry_period_s:g} s)",
     )
     connection = configuration.client_connection
     require(connection.qps > 0, f"clientConnection.qps must be more than 0, got {connection.qps:g}")

@@ -37,6 +37,8 @@ class Verdict(Enum):
     UNSCHEDULABLE = "unschedulable"
     TERMINATING = "terminating"
     """The pod is being deleted; it is left alone."""
+    ERROR = "error"
+    """A plugin failed; the pod is tried again after a backoff."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,10 @@ class Engine:
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
 
+    def knows(self, uid: str) -> bool:
+        """Whether the pod waits or has a node here."""
+        return uid in self.queue or uid in self.state.pods
+
     def replace_pods(self, pods: Iterable[Pod]) -> list[tuple[Pod, QuantityError]]:
         """A complete list: what is not in it is gone. Returns the pods that could not be read."""
         listed = sorted(pods, key=lambda p: p.metadata.creation_timestamp or "")
@@ -144,7 +150,12 @@ class Engine:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
             return self._decision(queued, Verdict.TERMINATING, Placement(None, 0, message))
-        placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
+        try:
+            placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
+        except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
+            self.queue.set_backoff(queued)
+            message = f"deciding failed with {type(error).__name__}: {error}"
+            return self._decision(queued, Verdict.ERROR, Placement(None, 0, message))
         if placement.node is None:
             self.queue.set_unschedulable(queued, placement.rejected_by)
             return self._decision(queued, Verdict.UNSCHEDULABLE, placement)

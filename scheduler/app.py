@@ -1,0 +1,233 @@
+"""The composition root: watch → state → queue → cycle → writer, in one event loop.
+
+Everything that decides is in `core` and synchronous; everything that talks is in `kube`. This module
+connects the two, and holds the rules of when to decide at all: this process leads, is not stopping,
+and both caches are in sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from scheduler.api import Node, Pod
+from scheduler.config import Configuration, ConfigurationError, Tls, split_address
+from scheduler.core.engine import Engine
+from scheduler.core.queue import SchedulingQueue
+from scheduler.kube.client import KubeClient
+from scheduler.kube.leader import LeaderElector, LeaseConfig
+from scheduler.kube.permissions import require_permissions
+from scheduler.kube.reports import PodReports
+from scheduler.kube.selfcheck import compare_with_api
+from scheduler.kube.watch import Reflector
+from scheduler.kube.writer import Writer, WriterLimits
+from scheduler.loop import NodeHandler, PodHandler, SchedulingLoop
+from scheduler.observe.metrics import Metrics
+from scheduler.observe.server import Server
+from scheduler.plugins.profiles import build_profile
+
+log = structlog.get_logger(__name__)
+
+UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
+"""Finished pods hold no room, so they are not even listed (as in kube-scheduler)."""
+DRAIN_TIMEOUT_S = 10.0
+STALLED_AFTER_S = 60.0
+
+
+class App:
+    """One scheduler process. `await App(configuration).run()` returns after SIGTERM or SIGINT.
+
+    Raises KubeError when the cluster is unusable at start or the lease is lost (the process must then
+    exit), ConfigurationError or PluginError when the configuration is of no use.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self.engine = Engine(
+            [build_profile(profile) for profile in configuration.profiles],
+            clock=time.monotonic,
+            queue=SchedulingQueue(
+                time.monotonic,
+                initial_backoff_s=configuration.pod_initial_backoff_seconds,
+                max_backoff_s=configuration.pod_max_backoff_seconds,
+            ),
+        )
+        self.metrics = Metrics()
+        self.metrics.watch_engine(self.engine)
+        self.loop = SchedulingLoop(
+            self.engine, self.metrics, may_decide=self._may_decide, on_first_turn=_tune_collector
+        )
+        self._stopping = asyncio.Event()
+        self._elector: LeaderElector | None = None
+
+    async def run(self) -> None:
+        """Start, serve, and stop in order; see the class for what it raises."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stopping.set)
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            await self._serve()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        configuration, election = self._configuration, self._configuration.leader_election
+        connection = configuration.client_connection
+        self._kubeconfig = Path(connection.kubeconfig) if connection.kubeconfig else None
+        client = self._client = await stack.enter_async_context(
+            KubeClient.from_config(self._kubeconfig, on_request=self.metrics.on_request)
+        )
+        await require_permissions(
+            client,
+            leader_elect=election.leader_elect,
+            lease_namespace=election.resource_namespace,
+            lease_name=election.resource_name,
+        )
+        self._writer = Writer(
+            client,
+            on_bound=self.loop.on_bound,
+            limits=WriterLimits(qps=connection.qps, burst=connection.burst),
+            on_drop=lambda work, why: self.metrics.shed.labels(work, why).inc(),
+        )
+        self.loop.connect(self._writer, PodReports(self._writer, clock=time.monotonic))
+        self._pods: Reflector[Pod] = Reflector(
+            client,
+            resource="pods",
+            path="/api/v1/pods",
+            item_type=Pod,
+            handler=PodHandler(self.loop),
+            field_selector=UNFINISHED,
+            on_undecodable=lambda raw, error: self.loop.unreadable("pods", "", error),
+        )
+        self._nodes: Reflector[Node] = Reflector(
+            client,
+            resource="nodes",
+            path="/api/v1/nodes",
+            item_type=Node,
+            handler=NodeHandler(self.loop),
+            on_undecodable=lambda raw, error: self.loop.unreadable("nodes", "", error),
+        )
+        port = await self._start_server(stack)
+        names = [profile.scheduler_name for profile in configuration.profiles]
+        log.info("started", server=client.server, scheduler_names=names, port=port)
+
+    async def _serve(self) -> None:
+        """Runs all tasks until a signal comes or one of them fails."""
+        tasks = [
+            asyncio.create_task(self._nodes.run(), name="watch nodes"),
+            asyncio.create_task(self._pods.run(), name="watch pods"),
+            asyncio.create_task(self._writer.run(), name="write"),
+            asyncio.create_task(self.loop.run(), name="decide"),
+        ]
+        if self._configuration.leader_election.leader_elect:
+            self._elector = self._start_elector()
+            tasks.append(asyncio.create_task(self._elector.wait_lost(), name="lease"))
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # but for `stopping`, a task ends only by an exception
+            log.info("stopping", binds_under_way=self.loop.binds_under_way)
+            left = await self._writer.drain(DRAIN_TIMEOUT_S)
+            log.info("stopped", undecided_binds=len(left.undecided), unsent_events=left.events)
+        finally:
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            if self._elector is not None:
+                await self._elector.stop()
+
+    def _may_decide(self) -> bool:
+        return (
+            self._pods.synced
+            and self._nodes.synced
+            and not self._stopping.is_set()
+            and (self._elector is None or self._elector.is_leader())
+        )
+
+    def _start_elector(self) -> LeaderElector:
+        election = self._configuration.leader_election
+        elector = LeaderElector(
+            LeaseConfig(
+                name=election.resource_name,
+                namespace=election.resource_namespace,
+                lease_duration_s=election.lease_duration_s,
+                renew_deadline_s=election.renew_deadline_s,
+                retry_period_s=election.retry_period_s,
+            ),
+            kubeconfig=self._kubeconfig,
+            on_started_leading=self._on_started_leading,
+        )
+        elector.start()
+        return elector
+
+    def _on_started_leading(self) -> None:
+        # What the leader before us bound last may not have reached our watch yet.
+        self._pods.relist()
+        self.metrics.leader.labels(self._configuration.leader_election.resource_name).set(1)
+        self.loop.wake()
+
+    async def _start_server(self, stack: AsyncExitStack) -> int:
+        server = Server(
+            registry=self.metrics.registry,
+            live={"ping": lambda: None, "scheduling-loop": self._check_loop},
+            ready={
+                "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
+                "pods-synced": _check_synced(self._pods),
+                "nodes-synced": _check_synced(self._nodes),
+            },
+            configuration=msgspec.to_builtins(self._configuration),
+            routes={"/debug/cache-check": self._cache_check},
+        )
+        address = self._configuration.bind_address
+        host, port = split_address(address)
+        try:
+            port = await server.start(host, port, _tls_context(self._configuration.tls))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {address}: {error.strerror or error}; "
+                "choose another --bind-address (port 0 picks a free one)"
+            ) from error
+        stack.push_async_callback(server.stop)
+        return port
+
+    def _check_loop(self) -> str | None:
+        idle_s = time.monotonic() - self.loop.last_turn_at
+        return None if idle_s < STALLED_AFTER_S else f"no turn for {idle_s:.0f} s"
+
+    async def _cache_check(self) -> Any:
+        return await compare_with_api(self._client, self.engine, pod_selector=UNFINISHED)
+
+
+def _tune_collector() -> None:
+    """The first full lists live long and hold no cycles: keep the collector from walking them again
+    and again (a full pass over 50,000 pods takes longer than a hundred decisions)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+
+
+def _check_synced(reflector: Reflector[Any]) -> Callable[[], str | None]:
+    return lambda: None if reflector.synced else f"the watch of {reflector.resource} is not in sync"
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext | None:
+    if not tls.cert_file:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"cannot use tls.certFile {tls.cert_file} with tls.keyFile {tls.key_file}: {error}"
+        ) from error
+    return context

@@ -1,0 +1,149 @@
+"""The command line: `wholepod …`, and as a kubectl plugin `kubectl wholepod …`.
+
+Exit codes: 0 done, 1 answered no, 2 usage or configuration, 3 cluster unusable (unreachable,
+unauthorised, forbidden, or the lease lost).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import click
+import msgspec
+
+from scheduler import __version__
+from scheduler.config import (
+    Configuration,
+    ConfigurationError,
+    ProfileConfig,
+    checked,
+    load,
+    split_address,
+)
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+EXIT_CONFIGURATION = 2
+EXIT_CLUSTER = 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="wholepod")
+def main() -> None:
+    """Wholepod places whole pods by memory fit: a Kubernetes scheduler.
+
+    Pods choose it with `schedulerName: wholepod` in their spec.
+    """
+
+
+@main.command()
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="Configuration file; flags override it."
+)
+@click.option("--kubeconfig", help="Default: $KUBECONFIG, then in-cluster, then ~/.kube/config.")
+@click.option(
+    "--scheduler-name",
+    "scheduler_names",
+    multiple=True,
+    help="Serve pods with this schedulerName; repeat for several. `default-scheduler` decides as "
+    "kube-scheduler would, other names by memory fit, unless the configuration file says otherwise.",
+)
+@click.option("--leader-elect", type=bool, help="Whether to hold a Lease while scheduling. [default: true]")
+@click.option("--kube-api-qps", type=float, help="Requests a second to the API server. [default: 50]")
+@click.option("--kube-api-burst", type=int, help="Requests at once above that. [default: 100]")
+@click.option("--bind-address", help="HOST:PORT for metrics and health. [default: 127.0.0.1:10259]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    help="auto: console on a terminal. [default: auto]",
+)
+def run(
+    config_file: Path | None,
+    kubeconfig: str | None,
+    scheduler_names: tuple[str, ...],
+    leader_elect: bool | None,
+    kube_api_qps: float | None,
+    kube_api_burst: int | None,
+    bind_address: str | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Run the scheduler until SIGTERM or SIGINT."""
+    try:
+        configuration = load(config_file) if config_file is not None else Configuration()
+        configuration = checked(
+            overridden(
+                configuration,
+                scheduler_names=scheduler_names,
+                connection={"kubeconfig": kubeconfig, "qps": kube_api_qps, "burst": kube_api_burst},
+                election={"leader_elect": leader_elect},
+                logging={"level": log_level, "format": log_format},
+                bind_address=bind_address,
+            ),
+            source=str(config_file or "flags"),
+        )
+        split_address(configuration.bind_address)
+    except ConfigurationError as error:
+        _fail(error, EXIT_CONFIGURATION)
+    _run(configuration)
+
+
+def overridden(
+    configuration: Configuration,
+    *,
+    scheduler_names: tuple[str, ...] = (),
+    connection: dict[str, object] | None = None,
+    election: dict[str, object] | None = None,
+    logging: dict[str, object] | None = None,
+    bind_address: str | None = None,
+) -> Configuration:
+    """The configuration with what flags have set (None: not set)."""
+    replace = msgspec.structs.replace
+    if scheduler_names:
+        # Names of the file's profiles select them; others get a profile of their own.
+        in_file = {profile.scheduler_name: profile for profile in configuration.profiles}
+        profiles = tuple(
+            in_file.get(name, ProfileConfig(scheduler_name=name)) for name in dict.fromkeys(scheduler_names)
+        )
+        configuration = replace(configuration, profiles=profiles)
+    return replace(
+        configuration,
+        client_connection=_with(configuration.client_connection, connection),
+        leader_election=_with(configuration.leader_election, election),
+        logging=_with(configuration.logging, logging),
+        bind_address=bind_address or configuration.bind_address,
+    )
+
+
+def _with(part: S, values: dict[str, object] | None) -> S:
+    return msgspec.structs.replace(part, **{k: v for k, v in (values or {}).items() if v is not None})
+
+
+def _run(configuration: Configuration) -> None:
+    # Imported here, so that --help does not wait for the Kubernetes client.
+    import uvloop
+
+    from scheduler.app import App
+    from scheduler.kube.errors import KubeError
+    from scheduler.observe import logs
+    from scheduler.plugins import PluginError
+
+    logs.configure(configuration.logging.level, configuration.logging.format)
+
+    async def serve() -> None:
+        await App(configuration).run()
+
+    try:
+        uvloop.run(serve())
+    except (ConfigurationError, PluginError) as error:
+        _fail(error, EXIT_CONFIGURATION)
+    except KubeError as error:
+        _fail(error, EXIT_CLUSTER)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    click.echo(f"wholepod: {error}", err=True)
+    sys.exit(code)

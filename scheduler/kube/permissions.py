@@ -1,0 +1,98 @@
+"""Asks the API server at start whether we may do what we will have to do.
+
+Without this a missing rule shows as pods that are never bound, hours later. The list is also the
+smallest ClusterRole that works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from scheduler.kube.client import KubeClient
+from scheduler.kube.errors import KubeError
+
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+@dataclass(frozen=True)
+class Permission:
+    verb: str
+    resource: str
+    group: str = ""
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        resource = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        return f"{self.verb} {resource}{'.' + self.group if self.group else ''}"
+
+
+SCHEDULING = (
+    Permission("list", "pods"),
+    Permission("watch", "pods"),
+    Permission("get", "pods"),
+    Permission("list", "nodes"),
+    Permission("watch", "nodes"),
+    Permission("create", "pods", subresource="binding"),
+    Permission("patch", "pods", subresource="status"),
+    Permission("create", "events", group="events.k8s.io"),
+)
+LEADER_ELECTION = tuple(
+    Permission(verb, "leases", group="coordination.k8s.io") for verb in ("create", "get", "update")
+)
+
+
+class MissingPermissions(KubeError):
+    """The text names what is missing and how to grant it."""
+
+
+class _Status(msgspec.Struct):
+    allowed: bool = False
+
+
+class _Review(msgspec.Struct):
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+async def require_permissions(
+    client: KubeClient, *, leader_elect: bool, lease_namespace: str, lease_name: str
+) -> None:
+    """Raises MissingPermissions, or what `KubeClient.request` raises."""
+    wanted = [(permission, "", "") for permission in SCHEDULING]
+    if leader_elect:
+        # `create` can't be limited to a name (the name is not known to the authoriser then).
+        wanted += [
+            (permission, lease_namespace, "" if permission.verb == "create" else lease_name)
+            for permission in LEADER_ELECTION
+        ]
+    missing = [
+        str(permission)
+        for permission, namespace, name in wanted
+        if not await _allowed(client, permission, namespace, name)
+    ]
+    if missing:
+        raise MissingPermissions(
+            f"the account that Wholepod runs as may not: {', '.join(missing)}; grant it with a ClusterRole "
+            "and binding (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
+        )
+
+
+async def _allowed(client: KubeClient, permission: Permission, namespace: str, name: str) -> bool:
+    attributes = {
+        "verb": permission.verb,
+        "group": permission.group,
+        "resource": permission.resource,
+        "subresource": permission.subresource,
+        "namespace": namespace,
+        "name": name,
+    }
+    body = msgspec.json.encode(
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+    )
+    answer = await client.request("POST", _REVIEWS, body=body)
+    return msgspec.json.decode(answer.body, type=_Review).status.allowed

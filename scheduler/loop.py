@@ -1,0 +1,221 @@
+"""The scheduling loop: hands the engine's decisions to the writer, and the watch's deltas to the engine.
+
+A turn decides for a few milliseconds and then lets reads and writes go on. Decisions stop while too
+many binds are under way, since the more are, the older the picture was that they were made on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from scheduler.api import Node, Pod, pod_name
+from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Refused
+from scheduler.kube.payloads import BindRequest
+from scheduler.kube.reports import PodReports
+from scheduler.kube.writer import Writer
+from scheduler.observe.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+SLICE_S = 0.01
+"""A turn of deciding; far below the 50 ms after which others would notice."""
+MAX_BINDS_UNDER_WAY = 512
+"""Enough to keep the writer busy."""
+_LONGEST_SLEEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Bind:
+    decision: Decision
+    started: float
+
+
+class SchedulingLoop:
+    """`may_decide` says whether a decision now would be ours to make and built on a true picture.
+
+    Give `on_bound` to the writer; it is called once per bind with what became of it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        *,
+        may_decide: Callable[[], bool],
+        on_first_turn: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine, self._metrics = engine, metrics
+        self._may_decide, self._clock = may_decide, clock
+        self._on_first_turn = on_first_turn
+        self._work = asyncio.Event()
+        self._binds: dict[str, _Bind] = {}
+        self.last_turn_at = clock()
+
+    def connect(self, writer: Writer, reports: PodReports) -> None:
+        """Where decisions go; before `run`."""
+        self._writer, self._reports = writer, reports
+
+    @property
+    def binds_under_way(self) -> int:
+        return len(self._binds)
+
+    def wake(self) -> None:
+        """Something has changed that a decision may depend on."""
+        self._work.set()
+
+    async def run(self) -> None:
+        """Until cancelled. `on_first_turn` is called once, before the first decision."""
+        started = False
+        while True:
+            self._work.clear()
+            self.last_turn_at = self._clock()
+            may_decide = self._may_decide()
+            if may_decide and not started:
+                started = True
+                self._on_first_turn()
+            if may_decide and self._decide_slice():
+                await asyncio.sleep(0)
+            else:
+                await self._wait()
+
+    def _decide_slice(self) -> bool:
+        """Decides for a short while; returns whether there is more to do at once."""
+        begin = now = self._clock()
+        while len(self._binds) < MAX_BINDS_UNDER_WAY:
+            decision = self._engine.decide()
+            if decision is None:
+                return False
+            started, now = now, self._clock()
+            self._metrics.decided(decision, now - started)
+            self._carry_out(decision, started)
+            if now - begin > SLICE_S:
+                return True
+        return False
+
+    async def _wait(self) -> None:
+        timeout_s = _LONGEST_SLEEP_S
+        if self._may_decide() and len(self._binds) < MAX_BINDS_UNDER_WAY:
+            due = self._engine.next_due()
+            if due is not None:
+                timeout_s = min(max(due - self._clock(), 0.001), timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._work.wait()
+        except TimeoutError:
+            pass
+
+    def _carry_out(self, decision: Decision, started: float) -> None:
+        info = decision.pod
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            log.debug("decided", pod=info.name, verdict=decision.verdict.value, node=decision.node)
+        if decision.node is None:
+            if decision.verdict is Verdict.ERROR:
+                log.error("deciding failed", pod=info.name, message=decision.message)
+            self._reports.undecided(decision)
+            return
+        metadata = info.pod.metadata
+        self._binds[info.uid] = _Bind(decision, started)
+        self._writer.bind(BindRequest(metadata.namespace, metadata.name, info.uid, decision.node))
+
+    def on_bound(self, uid: str, outcome: BindOutcome) -> None:
+        """For `Writer`: the definite end of a bind."""
+        bind = self._binds.pop(uid)
+        decision = bind.decision
+        seconds = self._clock() - bind.started
+        self._metrics.binds.labels(type(outcome).__name__).inc()
+        match outcome:
+            case Bound(node):
+                self._engine.bind_confirmed(uid)
+                self._metrics.bound(decision, seconds, decision.waited_s + seconds)
+                self._reports.scheduled(decision, node)
+            case BoundElsewhere(node):
+                log.warning("pod was bound by somebody else", pod=decision.pod.name, node=node)
+                self._engine.bind_void(uid)
+            case Gone():
+                self._engine.bind_void(uid)
+            case Refused(message):
+                log.warning("bind refused", pod=decision.pod.name, node=decision.node, message=message)
+                self._engine.bind_failed(uid)
+                self._metrics.bind_refused(decision, seconds)
+                self._reports.bind_refused(decision, message)
+        self.wake()
+
+    # ---- what the watches say
+
+    def replace_pods(self, pods: Sequence[Pod]) -> None:
+        for pod, error in self._engine.replace_pods(pods):
+            self.unreadable("pods", pod_name(pod), error)
+        for uid in [uid for uid in self._binds if not self._engine.knows(uid)]:
+            self._drop_bind(uid)
+        self.wake()
+
+    def upsert_pod(self, pod: Pod) -> None:
+        try:
+            self._engine.upsert_pod(pod)
+        except ValueError as error:
+            self.unreadable("pods", pod_name(pod), error)
+        self.wake()
+
+    def delete_pod(self, pod: Pod) -> None:
+        uid = pod.metadata.uid
+        self._engine.remove_pod(uid)
+        self._reports.forget(uid)
+        self._drop_bind(uid)
+        if pod.status.phase in ("Succeeded", "Failed"):
+            self._metrics.finished_pods.labels(pod.status.phase).inc()
+        self.wake()
+
+    def replace_nodes(self, nodes: Sequence[Node]) -> None:
+        for node, error in self._engine.replace_nodes(nodes):
+            self.unreadable("nodes", node.metadata.name, error)
+        self.wake()
+
+    def upsert_node(self, node: Node) -> None:
+        try:
+            self._engine.upsert_node(node)
+        except ValueError as error:
+            self.unreadable("nodes", node.metadata.name, error)
+        self.wake()
+
+    def delete_node(self, node: Node) -> None:
+        self._engine.remove_node(node.metadata.name)
+        self.wake()
+
+    def unreadable(self, resource: str, name: str, error: Exception) -> None:
+        """An object that could not be read is skipped: it must not stop all the others."""
+        self._metrics.unreadable.labels(resource).inc()
+        log.error("skipped an object that can't be read", resource=resource, name=name, error=str(error))
+
+    def _drop_bind(self, uid: str) -> None:
+        if self._binds.pop(uid, None) is not None:
+            self._writer.cancel(uid)
+
+
+class PodHandler:
+    """Pods' deltas, as `Reflector` delivers them."""
+
+    def __init__(self, loop: SchedulingLoop) -> None:
+        self.replace, self.upsert, self.delete = loop.replace_pods, loop.upsert_pod, loop.delete_pod
+        self._loop = loop
+
+    def on_sync_changed(self, synced: bool, /) -> None:
+        self._loop.wake()
+
+
+class NodeHandler:
+    """Nodes' deltas, as `Reflector` delivers them."""
+
+    def __init__(self, loop: SchedulingLoop) -> None:
+        self.replace, self.upsert, self.delete = loop.replace_nodes, loop.upsert_node, loop.delete_node
+        self._loop = loop
+
+    def on_sync_changed(self, synced: bool, /) -> None:
+        self._loop.wake()

@@ -1,0 +1,223 @@
+"""Prometheus metrics: kube-scheduler's names for what it has too, `wholepod_…` for the rest.
+
+Dashboards and alerts written for kube-scheduler work with a changed job selector. Names, labels and
+buckets: pkg/scheduler/metrics/metrics.go; client-go's rest_client_… and leader election metrics.
+No label is ever a pod, a node or a namespace, so the number of series does not grow with the cluster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.nodes import MEMORY
+from scheduler.core.queue import Place
+
+
+def _exponential(start: float, factor: float, count: int) -> list[float]:
+    return [start * factor**i for i in range(count)]
+
+
+_MAX_ATTEMPTS_LABEL = 15
+_RESULTS = {Verdict.PLACED: "scheduled", Verdict.UNSCHEDULABLE: "unschedulable", Verdict.ERROR: "error"}
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        labels = ["result", "profile"]
+        self._attempts = Counter(
+            "scheduler_schedule_attempts_total",
+            "Attempts to schedule pods by result; 'unschedulable': no node fits; 'error': the bind failed.",
+            labels,
+            registry=self.registry,
+        )
+        self._attempt_duration = Histogram(
+            "scheduler_scheduling_attempt_duration_seconds",
+            "Scheduling attempt latency (decision and bind).",
+            labels,
+            buckets=_exponential(0.001, 2, 15),
+            registry=self.registry,
+        )
+        self._algorithm_duration = Histogram(
+            "scheduler_scheduling_algorithm_duration_seconds",
+            "Time to decide for one pod.",
+            buckets=_exponential(0.00001, 2, 15),
+            registry=self.registry,
+        )
+        self._pod_attempts = Histogram(
+            "scheduler_pod_scheduling_attempts",
+            "Number of attempts to schedule a pod successfully.",
+            buckets=_exponential(1, 2, 5),
+            registry=self.registry,
+        )
+        self._sli_duration = Histogram(
+            "scheduler_pod_scheduling_sli_duration_seconds",
+            "From the pod's first appearance, ungated, to its bind; may span several attempts.",
+            ["attempts"],
+            buckets=_exponential(0.01, 2, 20),
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "rest_client_requests_total",
+            "Number of HTTP requests, by status code and method.",
+            ["code", "method"],
+            registry=self.registry,
+        )
+        self._request_duration = Histogram(
+            "rest_client_request_duration_seconds",
+            "Request latency by verb.",
+            ["verb"],
+            buckets=[0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60],
+            registry=self.registry,
+        )
+        self.leader = Gauge(
+            "leader_election_master_status",
+            "1 while this process holds the lease.",
+            ["name"],
+            registry=self.registry,
+        )
+        self.binds = Counter(
+            "wholepod_binds_total", "Binds by what became of them.", ["outcome"], registry=self.registry
+        )
+        self.shed = Counter(
+            "wholepod_writes_shed_total",
+            "Writes given up under pressure or after retries, by kind.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.finished_pods = Counter(
+            "wholepod_finished_pods_total",
+            "Pods seen to end, by phase; their room is free from that moment.",
+            ["phase"],
+            registry=self.registry,
+        )
+        self.unreadable = Counter(
+            "wholepod_unreadable_objects_total",
+            "Objects that could not be read and were skipped, by resource.",
+            ["resource"],
+            registry=self.registry,
+        )
+        self._profiles: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+
+    def watch_engine(self, engine: Engine) -> None:
+        """Adds the gauges that are computed from the engine when scraped."""
+        self.registry.register(_EngineCollector(engine))
+
+    def on_request(self, verb: str, code: str, seconds: float) -> None:
+        """For `KubeClient`."""
+        self._requests.labels(code, verb).inc()
+        self._request_duration.labels(verb).observe(seconds)
+
+    def decided(self, decision: Decision, seconds: float) -> None:
+        """A decision was made in `seconds`. A placed pod's attempt counts when its bind ends."""
+        self._algorithm_duration.observe(seconds)
+        if decision.verdict in (Verdict.UNSCHEDULABLE, Verdict.ERROR):
+            self._attempt(_RESULTS[decision.verdict], decision, seconds)
+
+    def bound(self, decision: Decision, seconds: float, since_seen_s: float) -> None:
+        """A pod's bind was confirmed, `seconds` after its decision began."""
+        self._attempt(_RESULTS[Verdict.PLACED], decision, seconds)
+        self._pod_attempts.observe(decision.attempts)
+        attempts = decision.attempts
+        label = str(attempts) if attempts < _MAX_ATTEMPTS_LABEL else f"{_MAX_ATTEMPTS_LABEL}+"
+        self._sli_duration.labels(label).observe(since_seen_s)
+
+    def bind_refused(self, decision: Decision, seconds: float) -> None:
+        self._attempt("error", decision, seconds)
+
+    def _attempt(self, result: str, decision: Decision, seconds: float) -> None:
+        key = (result, decision.pod.pod.spec.scheduler_name or "")
+        bound = self._profiles.get(key)
+        if bound is None:
+            bound = self._profiles[key] = (self._attempts.labels(*key), self._attempt_duration.labels(*key))
+        bound[0].inc()
+        bound[1].observe(seconds)
+
+
+class _EngineCollector(Collector):
+    """Reads the engine at scrape time, so that counting costs the cycles nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        engine = self._engine
+        yield from self._queue(engine)
+        yield from self._pods(engine)
+        nodes = engine.state.nodes.view()
+        memory = GaugeMetricFamily(
+            "wholepod_node_memory_bytes", "Memory of all nodes together.", labels=["state"]
+        )
+        allocatable = int(nodes.allocatable[MEMORY].sum())
+        requested = int(nodes.requested[MEMORY].sum())
+        memory.add_metric(["allocatable"], allocatable)
+        memory.add_metric(["requested"], requested)
+        yield memory
+
+    def _queue(self, engine: Engine) -> Iterator[Metric]:
+        pending = GaugeMetricFamily(
+            "scheduler_pending_pods", "Number of pending pods, by queue.", labels=["queue"]
+        )
+        for place, count in engine.queue.depths().items():
+            if place is not Place.IN_FLIGHT:
+                pending.add_metric([place.value], count)
+        yield pending
+        incoming = CounterMetricFamily(
+            "scheduler_queue_incoming_pods", "Pods moved to a queue, by event.", labels=["queue", "event"]
+        )
+        for (queue, event), count in engine.queue.incoming.items():
+            incoming.add_metric([queue, event], count)
+        yield incoming
+        unschedulable = GaugeMetricFamily(
+            "scheduler_unschedulable_pods",
+            "Unschedulable pods by the plugins that rejected them.",
+            labels=["plugin", "profile"],
+        )
+        rejections: Tally[tuple[str, str]] = Tally()
+        for queued in engine.queue:
+            if queued.place is Place.UNSCHEDULABLE:
+                rejections.update((plugin, queued.kind[0]) for plugin in queued.rejected_by)
+        for labels, count in rejections.items():
+            unschedulable.add_metric(labels, count)
+        yield unschedulable
+
+    def _pods(self, engine: Engine) -> Iterator[Metric]:
+        cache = GaugeMetricFamily(
+            "scheduler_cache_size", "Number of nodes, pods and assumed pods known.", labels=["type"]
+        )
+        cache.add_metric(["nodes"], len(engine.state.nodes))
+        cache.add_metric(["pods"], len(engine.state.pods))
+        cache.add_metric(["assumed_pods"], engine.state.assumed_count)
+        yield cache
+        counts: Tally[str] = Tally()
+        held: Tally[str] = Tally()
+        for placed in engine.state.pods.values():
+            phase = placed.info.pod.status.phase or "Pending"
+            counts[phase] += 1
+            held[phase] += placed.info.usage.get("memory", 0)
+        counts["Pending"] += sum(1 for queued in engine.queue if queued.place is not Place.IN_FLIGHT)
+        pods = GaugeMetricFamily("wholepod_pods", "Pods by phase, finished ones excepted.", labels=["phase"])
+        memory = GaugeMetricFamily(
+            "wholepod_pod_memory_bytes", "Memory that pods hold on nodes, by phase.", labels=["phase"]
+        )
+        for phase in sorted({"Pending", "Running", "Unknown", *counts}):
+            pods.add_metric([phase], counts[phase])
+            memory.add_metric([phase], held[phase])
+        yield pods
+        yield memory
