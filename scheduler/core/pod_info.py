@@ -6,7 +6,7 @@ from functools import cached_property
 from zlib import crc32
 
 from scheduler.api import NodeSelector, Pod, Toleration
-from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node
+from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node, scored_requests
 
 ANY_IP = "0.0.0.0"  # noqa: S104  (a wildcard in a comparison, nothing listens here)
 
@@ -90,6 +90,11 @@ class PodInfo:
     def nonzero_requests(self) -> tuple[int, int]:
         """(cpu_milli, memory_bytes) with defaults for containers that ask for nothing."""
         return nonzero_requests(self.pod)
+
+    @cached_property
+    def scored_requests(self) -> tuple[int, int]:
+        """The same as LeastAllocated counts it for a pod to place: without pod-level resources."""
+        return scored_requests(self.pod)
 
     @cached_property
     def usage(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ that computes more wastes them. It is therefore a transcription of `resource.Pod
 - a pod on a node: spec, or what its kubelet has allocated or actuated when that is more
   (`PodInfo.CalculateResource` in pkg/scheduler/framework/types.go);
 - scores count 100m and 200Mi for a container that names no cpu or memory, so that pods without
-  requests spread too. Beside pod-level resources NodeInfo and the scorers do it differently.
+  requests spread too. With pod-level resources, NodeInfo and the scorers differ in how.
 
 Inside, amounts are billionths (see scheduler/quantity.py): Kubernetes adds exactly and rounds once.
 A key that is present with 0 differs from an absent one until then. Amounts handed out by dynamic
@@ -65,10 +65,13 @@ def nonzero_requests(pod: Pod) -> tuple[int, int]:
 def scored_requests(pod: Pod) -> tuple[int, int]:
     """(cpu_milli, memory_bytes) that LeastAllocated and its kin count for the pod being placed.
 
-    Here the defaults apply to every container, pod-level resources or not
-    (`calculatePodResourceRequest` in plugins/noderesources/resource_allocation.go).
+    The defaults apply to every container, and pod-level resources do not count: the scorer of
+    NodeResourcesFit has switches for them that 1.37 never turns on (`NewFit` in
+    plugins/noderesources/fit.go, `calculatePodResourceRequest` in resource_allocation.go).
     """
-    return _cpu_and_memory(_whole_pod(pod, _DEFAULTS, on_node=True))
+    total = _containers(pod.spec, _spec_requests, _DEFAULTS)
+    _add(total, pod.spec.overhead, _NO_DEFAULTS)
+    return _cpu_and_memory(total)
 
 
 def _whole_pod(pod: Pod, defaults: Mapping[str, int], *, on_node: bool) -> _Amounts:
@@ -78,8 +81,7 @@ def _whole_pod(pod: Pod, defaults: Mapping[str, int], *, on_node: bool) -> _Amou
     total = _resized_containers(pod, defaults) if on_node else _containers(spec, _spec_requests, defaults)
     if _has_pod_level_requests(spec):
         total.update(_pod_level(spec, status, on_node=on_node))
-    if spec.overhead:
-        _add(total, spec.overhead, _NO_DEFAULTS)
+    _add(total, spec.overhead, _NO_DEFAULTS)
     return total
 
 

@@ -22,7 +22,7 @@ class NodeResourcesFit(FilterPlugin, ScorePlugin):
     """Filter: enough of every requested resource. Score: LeastAllocated over cpu and memory."""
 
     name = "NodeResourcesFit"
-    reads = ("requests", "nonzero_requests")
+    reads = ("requests", "scored_requests")
     reads_usage = True
     wakes_on = Wake.NODE_ADD | Wake.NODE_ALLOCATABLE | Wake.ASSIGNED_POD_REMOVED
 
@@ -48,7 +48,7 @@ class NodeResourcesFit(FilterPlugin, ScorePlugin):
 
     def score(self, pod: PodInfo, nodes: NodeView) -> Scores:
         allocatable = nodes.allocatable[_SCORED]
-        pod_request = np.array(pod.nonzero_requests, np.int64)[:, None]
+        pod_request = np.array(pod.scored_requests, np.int64)[:, None]
         requested = nodes.nonzero_requested + pod_request
         free = np.maximum(allocatable - requested, 0)
         counted = allocatable > 0
