@@ -77,7 +77,7 @@ class _Answers:
     """All that is known of one kind of pod."""
 
     def __init__(
-        self, static: FilterAnswers, usage: FilterAnswers, scores: int, prefilter: _PreFilter
+        self, static: FilterAnswers, usage: FilterAnswers, scores: int, prefilter: PreFilterAnswer
     ) -> None:
         self.static, self.usage, self.prefilter = static, usage, prefilter
         self.versions: tuple[int, ...] = ()
@@ -87,7 +87,9 @@ class _Answers:
 
 
 @dataclass(frozen=True)
-class _PreFilter:
+class PreFilterAnswer:
+    """All plugins' PreFilter answers as one, and who said no or narrowed the nodes."""
+
     result: PreFilterResult
     rejected_by: frozenset[str]
 
@@ -170,7 +172,7 @@ class Cycle:
             if static is None:
                 static = self._static.put(static_key, FilterAnswers(self._static_filters, pod))
             usage = FilterAnswers(self._usage_filters, pod)
-            answers = _Answers(static, usage, len(self.profile.scores), _prefilter(self.profile, pod))
+            answers = _Answers(static, usage, len(self.profile.scores), run_prefilters(self.profile, pod))
             self._kinds.put(key, answers)
         static, usage = answers.static, answers.usage
         generation = nodes.generation
@@ -258,7 +260,7 @@ class Cycle:
         return placement
 
 
-def _prefilter(profile: Profile, pod: PodInfo) -> _PreFilter:
+def run_prefilters(profile: Profile, pod: PodInfo) -> PreFilterAnswer:
     """All plugins' PreFilter answers merged, as RunPreFilterPlugins does
     (pkg/scheduler/framework/runtime/framework.go)."""
     names: frozenset[str] | None = None
@@ -266,7 +268,7 @@ def _prefilter(profile: Profile, pod: PodInfo) -> _PreFilter:
     for plugin in profile.filters:
         result = plugin.prefilter(pod)
         if result.rejection is not None:
-            return _PreFilter(result, frozenset([plugin.name]))
+            return PreFilterAnswer(result, frozenset([plugin.name]))
         if result.node_names is None:
             continue
         limiting.append(plugin.name)
@@ -276,8 +278,8 @@ def _prefilter(profile: Profile, pod: PodInfo) -> _PreFilter:
                 f"(s) [{' '.join(sorted(limiting))}] simultaneously" if limiting[1:] else f" {limiting[0]}"
             )
             text = f"node(s) didn't satisfy plugin{which}"
-            return _PreFilter(PreFilterResult(rejection=text), frozenset(limiting))
-    return _PreFilter(PreFilterResult(node_names=names), frozenset(limiting))
+            return PreFilterAnswer(PreFilterResult(rejection=text), frozenset(limiting))
+    return PreFilterAnswer(PreFilterResult(node_names=names), frozenset(limiting))
 
 
 def _narrow(rows: NDArray[np.intp], n: int) -> Rows:
