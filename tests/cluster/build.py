@@ -77,8 +77,8 @@ def _run(command: Sequence[str], folder: Path, names: str, report: Report) -> No
     try:
         while process.poll() is None:
             elapsed_s = time.monotonic() - started
-            now = tail[-1] if tail else "…"
-            report(f"Building {names}: {elapsed_s:.0f} s, {packages} packages compiled, now {now}")
+            doing = f", {packages} packages compiled, now {tail[-1]}" if tail else ""
+            report(f"Building {names} (once, it takes minutes): {elapsed_s:.0f} s{doing}")
             time.sleep(REPORT_INTERVAL_S)
     finally:
         # Ctrl-C reaches `go` as well; anything else that ends us must not leave it running.

@@ -22,10 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.cluster import assets, identity
+from tests.cluster import identity, sources
 from tests.cluster.api import Api, ApiError
+from tests.cluster.assets import Report
 from tests.cluster.errors import ClusterError
-from tests.cluster.ports import free_port
+from tests.cluster.ports import answers, free_port
 from tests.cluster.process import Keeper, Program
 from tests.cluster.progress import plain_report
 
@@ -81,7 +82,7 @@ class ControlPlane:
         controller_manager_flags: Sequence[str] = (),
         users: Mapping[str, Sequence[str]] | None = None,
         folder: Path | None = None,
-        report: assets.Report | None = None,
+        report: Report | None = None,
     ) -> None:
         if node_lifecycle and not (controller_manager and kwok):
             raise ValueError("node_lifecycle needs controller_manager and kwok")
@@ -93,7 +94,7 @@ class ControlPlane:
         self._controller_manager_flags = list(controller_manager_flags)
         self._wanted_folder = folder
         self._report = report or plain_report()
-        self._assets: dict[str, assets.Asset] = {}
+        self._assets: dict[str, sources.Asset] = {}
         self._keeper: Keeper | None = None
         self._folder: Path | None = None
         self._port = 0
@@ -183,7 +184,7 @@ class ControlPlane:
         Raises ClusterError, with the tail of the failing program's log; everything is cleaned up then.
         """
         wanted = [ETCD, API_SERVER, *(name for name, run in self._parts.items() if run)]
-        self._assets = assets.find(wanted, report=self._report)
+        self._assets = sources.find(wanted, report=self._report)
         for attempt in range(1, ADDRESS_ATTEMPTS + 1):
             try:
                 self._start_once()
@@ -293,8 +294,19 @@ class ControlPlane:
         if node_selector is not None:
             nodes = f"--manage-nodes-with-label-selector={node_selector}"
         lease = [f"--node-lease-duration-seconds={KWOK_LEASE_S}"] if self._node_lifecycle else []
-        files = [f"--kubeconfig={self.kubeconfig}", f"--config={stages.resolve()}"]
-        self._launch(KWOK, [*files, nodes, *lease, "--v=WARN"])
+        port = free_port()
+        program = self._launch(
+            KWOK,
+            [
+                f"--kubeconfig={self.kubeconfig}",
+                f"--config={stages.resolve()}",
+                f"--server-address=127.0.0.1:{port}",
+                "--v=WARN",
+                nodes,
+                *lease,
+            ],
+        )
+        program.wait_until(lambda: answers(port, "/healthz"), timeout_s=START_TIMEOUT_S)
 
     def _start_controller_manager(self) -> None:
         off = [TRUST_BUNDLE_CONTROLLER, *([] if self._node_lifecycle else NODE_LIFECYCLE_CONTROLLERS)]
@@ -374,7 +386,7 @@ class ControlPlane:
     def _launch(self, name: str, flags: Sequence[str]) -> Program:
         assert self._keeper is not None
         if name not in self._assets:
-            self._assets |= assets.find([name], report=self._report)
+            self._assets |= sources.find([name], report=self._report)
         program = Program(
             name,
             [str(self._assets[name].path), *flags],

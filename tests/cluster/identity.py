@@ -8,6 +8,7 @@ so a scheduler that lacks a permission fails here as it would there.
 import base64
 import json
 import secrets
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,5 +62,7 @@ def write_kubeconfig(path: Path, *, server: str, ca_file: Path, user: str, token
 
 
 def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
+    # Complete or not at all: a program that was given the path may be reading it right now.
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
+        draft.write(text)
+    Path(draft.name).replace(path)

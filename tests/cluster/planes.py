@@ -21,8 +21,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.cluster import assets
+from tests.cluster import sources
 from tests.cluster.api import node_manifest
+from tests.cluster.assets import Report
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 
@@ -109,7 +110,7 @@ def find(name: str) -> Record:
     raise ClusterError(f"no control plane named {name!r} is up; start one with `python -m tests.cluster up`")
 
 
-def up(name: str, options: Options, *, report: assets.Report) -> Record:
+def up(name: str, options: Options, *, report: Report) -> Record:
     """Start a plane in the background and return when it is ready.
 
     Raises ClusterError, with the tail of the failing program's log, if it does not become ready or if
@@ -122,10 +123,12 @@ def up(name: str, options: Options, *, report: assets.Report) -> Record:
                 f"control plane {name!r} is up already; `down` stops it, --name starts another"
             )
         shutil.rmtree(folder)
-    assets.find(options.programs(), report=report)  # builds here, where somebody watches
+    sources.find(options.programs(), report=report)  # builds here, where somebody watches
     report(f"Starting control plane {name}")
     # The background process works elsewhere, where a relative folder would be another one.
-    folders = {key: os.path.abspath(os.environ[key]) for key in assets.ASSET_VARIABLES if os.environ.get(key)}
+    folders = {
+        key: os.path.abspath(os.environ[key]) for key in sources.ASSET_VARIABLES if os.environ.get(key)
+    }
     with tempfile.TemporaryFile() as errors:
         owner = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster", "hold", name, msgspec.json.encode(options).decode()],

@@ -6,6 +6,7 @@ server is down for a restart. These ports lie below that range (net.ipv4.ip_loca
 32768), outside of the well-known and the node-port ranges.
 """
 
+import http.client
 import random
 import socket
 
@@ -13,6 +14,7 @@ from tests.cluster.errors import ClusterError
 
 FIRST, LAST = 20000, 29999
 ATTEMPTS = 200
+ANSWER_TIMEOUT_S = 2.0
 
 
 def free_port() -> int:
@@ -26,3 +28,15 @@ def free_port() -> int:
                 continue
             return port
     raise ClusterError(f"no free port between {FIRST} and {LAST}")
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether an HTTP server on that loopback port answers a GET of `path` with 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -95,12 +95,6 @@ class Program:
             self._process.kill()
             self._process.wait()
 
-    def signal(self, number: int) -> None:
-        """Send any other signal (SIGSTOP, SIGCONT, …)."""
-        if self._process is None or self.pid is None:
-            raise ClusterError(f"{self.name} does not run")
-        self._process.send_signal(number)
-
     def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
         """Poll `ready` until it holds.
 

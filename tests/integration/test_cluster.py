@@ -11,16 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import (
-    Api,
-    ApiError,
-    ClusterError,
-    ControlPlane,
-    assets,
-    build,
-    node_manifest,
-    pod_manifest,
-)
+from tests.cluster import Api, ApiError, ClusterError, ControlPlane, node_manifest, pod_manifest, sources
+from tests.cluster.assets import PROGRAMS
+from tests.cluster.build import build
 from tests.cluster.planes import start_ticks
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,7 +45,7 @@ def bare() -> Iterator[ControlPlane]:
 
 
 def test_says_the_pinned_version(bare: ControlPlane) -> None:
-    major, minor, patch = assets.PROGRAMS["kube-apiserver"].pinned
+    major, minor, patch = PROGRAMS["kube-apiserver"].pinned
     version = bare.api.get("/version")
     assert version["gitVersion"] == f"v{major}.{minor}.{patch}"
     assert (version["major"], version["minor"]) == (str(major), str(minor))
@@ -150,7 +143,7 @@ def test_everything_together_runs_a_pod_and_honours_deletion() -> None:
         feature_gates={"GenericWorkload": True},
         runtime_config={"scheduling.k8s.io/v1beta1": True},
     ) as plane:
-        assert set(plane.pids()) == set(assets.PROGRAMS)
+        assert set(plane.pids()) == set(PROGRAMS)
         plane.api.create(node_manifest("worker"))
         # Tainted until the node lifecycle controller has seen it ready.
         eventually(lambda: "taints" not in plane.api.get("/api/v1/nodes/worker")["spec"])
@@ -242,12 +235,12 @@ def test_programs_come_from_a_named_folder_first(tmp_path: Path, monkeypatch: py
     program.chmod(0o755)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
     monkeypatch.delenv("WHOLEPOD_ASSETS", raising=False)
-    assert assets.find(["etcd"], report=pytest.fail) == {
-        "etcd": assets.Asset("etcd", program, "KUBEBUILDER_ASSETS")
+    assert sources.find(["etcd"], report=pytest.fail) == {
+        "etcd": sources.Asset("etcd", program, "KUBEBUILDER_ASSETS")
     }
     monkeypatch.setenv("WHOLEPOD_ASSETS", str(tmp_path / "absent"))
     with pytest.raises(ClusterError, match=r"WHOLEPOD_ASSETS names .*absent, which is not a folder"):
-        assets.find(["etcd"], report=pytest.fail)
+        sources.find(["etcd"], report=pytest.fail)
 
 
 @pytest.mark.parametrize(("version", "source"), [("3.5.21", "cache"), ("3.6.0", "PATH")])
@@ -258,11 +251,11 @@ def test_a_program_on_the_path_must_have_the_right_version(
         folder.mkdir()
         (folder / "etcd").write_text(f"#!/bin/sh\necho {text}\n")
         (folder / "etcd").chmod(0o755)
-    for variable in assets.ASSET_VARIABLES:
+    for variable in sources.ASSET_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setattr(assets, "cache_folder", lambda: tmp_path / "cache")
-    assert assets.find(["etcd"], report=pytest.fail)["etcd"].source == source
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    assert sources.find(["etcd"], report=pytest.fail)["etcd"].source == source
 
 
 @pytest.mark.parametrize(
@@ -281,7 +274,7 @@ def test_a_build_without_the_right_go_says_what_would_help(
         (tmp_path / "go").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match=message):
-        build.build([assets.PROGRAMS["etcd"]], tmp_path / "cache", report=pytest.fail)
+        build([PROGRAMS["etcd"]], tmp_path / "cache", report=pytest.fail)
 
 
 def test_a_build_that_fails_shows_the_compilers_words(
@@ -293,5 +286,5 @@ def test_a_build_that_fails_shows_the_compilers_words(
     (tmp_path / "go").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(ClusterError, match=r"building etcd failed(.|\n)*undefined: x"):
-        build.build([assets.PROGRAMS["etcd"]], tmp_path / "cache", report=lambda line: None)
+        build([PROGRAMS["etcd"]], tmp_path / "cache", report=lambda line: None)
     assert list((tmp_path / "cache").iterdir()) == []

@@ -1,0 +1,64 @@
+# Everything a developer runs, from a machine that has Python 3.11+, Go and make.
+# `uv` is used if it is on PATH, else it is installed into the cache folder; the programs of the control
+# plane are found or built by tests/cluster (see `python -m tests.cluster --help`).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Asked for only when a target needs it: `make help` must not install anything.
+UV = $(eval UV := $$(shell hack/bootstrap-uv.sh))$(UV)
+RUN = $(UV) run --frozen
+
+# Passed on to the program that a target runs: make test ARGS="-k cluster"
+ARGS =
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: environment
+environment:
+	@test -n "$(UV)"
+	@$(UV) sync --frozen --quiet
+
+.PHONY: programs
+programs: environment ## Find the Kubernetes programs that tests run, and build what is missing (some minutes, once)
+	@$(RUN) python -m tests.cluster programs $(ARGS)
+
+.PHONY: demo
+demo: environment ## See Wholepod solve the A + B problem on a real API server
+	@$(RUN) python -m tests.demo $(ARGS)
+
+.PHONY: test
+test: environment ## Run all tests
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) pytest $(ARGS)
+
+.PHONY: lint
+lint: environment ## Run the linters: ruff, mypy, import-linter
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+
+.PHONY: parity
+parity: environment ## Compare decisions with the real kube-scheduler's plugins on random clusters
+	@$(RUN) python -m tests.parity $(ARGS)
+
+.PHONY: faults
+faults: environment ## Run the property tests for much longer
+	@$(RUN) pytest --hypothesis-profile=faults tests/property $(ARGS)
+
+.PHONY: bench
+bench: environment ## Compare throughput and CPU with kube-scheduler
+	@$(RUN) python -m tests.bench.throughput $(ARGS)
+
+.PHONY: bench-packing
+bench-packing: environment ## Compare packing with simple policies on real traces
+	@$(RUN) python -m tests.bench.packing $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the environment and all caches of this folder (built programs are kept)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
