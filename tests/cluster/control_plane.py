@@ -12,6 +12,7 @@ Stopping kills: the data is thrown away, so there is nothing to save. If the own
 the plane's keeper does the same for it (`keeper.py`).
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,9 +21,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from tests.cluster import identity, sources
+from tests.cluster import flags, identity, sources
 from tests.cluster.api import Api, ApiError
 from tests.cluster.assets import Report
 from tests.cluster.errors import ClusterError
@@ -36,16 +37,6 @@ KWOK_STAGES = Path(__file__).with_name("kwok-stages.yaml")
 
 ETCD, API_SERVER = "etcd", "kube-apiserver"
 CONTROLLER_MANAGER, SCHEDULER, KWOK = "kube-controller-manager", "kube-scheduler", "kwok"
-
-# Of the admission plugins that are on by default, these two need a partner to let a pod through:
-# ServiceAccount wants the namespace's account, which the controller manager creates;
-# TaintNodesByCondition taints every new node until the node lifecycle controller has seen it ready.
-NEEDS_CONTROLLER_MANAGER = "ServiceAccount"
-NEEDS_NODE_LIFECYCLE = "TaintNodesByCondition"
-NODE_LIFECYCLE_CONTROLLERS = ("node-lifecycle-controller", "taint-eviction-controller")
-# It refuses the API server's self-signed certificate, and says so for ever.
-TRUST_BUNDLE_CONTROLLER = "kube-apiserver-serving-clustertrustbundle-publisher-controller"
-KWOK_LEASE_S = 40  # as long as a kubelet's
 
 
 class ControlPlane:
@@ -88,7 +79,7 @@ class ControlPlane:
             raise ValueError("node_lifecycle needs controller_manager and kwok")
         self._node_lifecycle = node_lifecycle
         self._parts = {CONTROLLER_MANAGER: controller_manager, SCHEDULER: scheduler, KWOK: kwok}
-        self._feature_gates = dict(feature_gates or {})
+        self._gates = flags.switches("--feature-gates", feature_gates or {})
         self._runtime_config = dict(runtime_config or {})
         self._apiserver_flags = list(apiserver_flags)
         self._controller_manager_flags = list(controller_manager_flags)
@@ -111,8 +102,6 @@ class ControlPlane:
     ) -> None:
         self.stop()
 
-    # What a client needs.
-
     @property
     def folder(self) -> Path:
         """Where data, logs and kubeconfigs lie."""
@@ -128,7 +117,7 @@ class ControlPlane:
     @property
     def ca_file(self) -> Path:
         """The certificate bundle that the API server's certificate is verified against."""
-        return self.folder / "certificates" / "apiserver.crt"
+        return self.folder / flags.CERTIFICATE_FOLDER / "apiserver.crt"
 
     @property
     def kubeconfig(self) -> Path:
@@ -176,8 +165,6 @@ class ControlPlane:
         """Process id of every program that runs, by the program's name."""
         return {name: pid for name, program in self.programs.items() if (pid := program.pid) is not None}
 
-    # Life.
-
     def start(self) -> None:
         """Find or build the programs, start them, and return when all are ready.
 
@@ -199,10 +186,9 @@ class ControlPlane:
         self._create_folder()
         self._keeper = Keeper(self.folder)
         self._port = free_port()
-        identity.write_token_file(self.folder / "tokens.csv", self.users)
-        self._launch(ETCD, self._etcd_flags())
-        self._launch(API_SERVER, self._api_server_flags())  # it waits for etcd by itself
-        self._wait_for_api_server()
+        identity.write_token_file(self.folder / flags.TOKEN_FILE, self.users)
+        self._launch(ETCD, flags.etcd())
+        self._start_api_server()  # it waits for etcd by itself
         if self._parts[CONTROLLER_MANAGER]:
             self._start_controller_manager()
         if self._parts[SCHEDULER]:
@@ -247,38 +233,19 @@ class ControlPlane:
         self._wait_for_api_server()
 
     def start_scheduler(
-        self, *, config: Path | None = None, qps: float = 50, burst: int = 100, flags: Sequence[str] = ()
+        self, *, qps: float = 50, burst: int = 100, settings: Mapping[str, Any] | None = None
     ) -> None:
         """Start kube-scheduler with its own RBAC role, as a cluster would.
 
         Args:
-            config: a KubeSchedulerConfiguration with `clientConnection.kubeconfig` left out; then `qps`
-                and `burst` (requests a second to the API server) do not count.
-            flags: further flags; they come last.
+            qps: requests a second to the API server, and `burst` of them at once (kube-scheduler's defaults).
+            settings: fields of its KubeSchedulerConfiguration, such as `profiles`; they replace ours.
         """
         kubeconfig = self.kubeconfig_for("system:kube-scheduler")
-        port = free_port()
-        if config is None:
-            config = self.folder / "kube-scheduler.yaml"
-            config.write_text(
-                "apiVersion: kubescheduler.config.k8s.io/v1\n"
-                "kind: KubeSchedulerConfiguration\n"
-                "leaderElection: {leaderElect: false}\n"
-                f"clientConnection: {{kubeconfig: {kubeconfig}, qps: {qps}, burst: {burst}}}\n"
-            )
-        program = self._launch(
-            SCHEDULER,
-            [
-                f"--config={config.resolve()}",
-                f"--kubeconfig={kubeconfig}",
-                "--bind-address=127.0.0.1",
-                f"--secure-port={port}",
-                "--authentication-skip-lookup",
-                "--authorization-always-allow-paths=/healthz,/livez,/readyz,/metrics",
-                *self._gate_flags(),
-                *flags,
-            ],
-        )
+        config = self.folder / "kube-scheduler.json"
+        content = flags.scheduler_config(kubeconfig, qps=qps, burst=burst, settings=settings or {})
+        config.write_text(json.dumps(content))
+        program = self._launch(SCHEDULER, [*flags.scheduler(config, free_port()), *self._gates])
         ready = "Serving securely"
         program.wait_until(
             lambda: ready in program.log.read_text(errors="replace"), timeout_s=START_TIMEOUT_S
@@ -290,106 +257,47 @@ class ControlPlane:
         Args:
             stages: what happens to nodes and pods, and when; the default runs a bound pod at once.
         """
-        nodes = "--manage-all-nodes=true"
-        if node_selector is not None:
-            nodes = f"--manage-nodes-with-label-selector={node_selector}"
-        lease = [f"--node-lease-duration-seconds={KWOK_LEASE_S}"] if self._node_lifecycle else []
         port = free_port()
         program = self._launch(
             KWOK,
-            [
-                f"--kubeconfig={self.kubeconfig}",
-                f"--config={stages.resolve()}",
-                f"--server-address=127.0.0.1:{port}",
-                "--v=WARN",
-                nodes,
-                *lease,
-            ],
+            flags.kwok(
+                self.kubeconfig,
+                port,
+                stages=stages.resolve(),
+                node_selector=node_selector,
+                node_lifecycle=self._node_lifecycle,
+            ),
         )
         program.wait_until(lambda: answers(port, "/healthz"), timeout_s=START_TIMEOUT_S)
 
+    def _start_api_server(self) -> None:
+        own = flags.api_server(
+            self._port,
+            served=self._runtime_config,
+            controller_manager=self._parts[CONTROLLER_MANAGER],
+            node_lifecycle=self._node_lifecycle,
+        )
+        self._launch(API_SERVER, [*own, *self._gates, *self._apiserver_flags])
+        self._wait_for_api_server()
+
     def _start_controller_manager(self) -> None:
-        off = [TRUST_BUNDLE_CONTROLLER, *([] if self._node_lifecycle else NODE_LIFECYCLE_CONTROLLERS)]
-        program = self._launch(
-            CONTROLLER_MANAGER,
-            [
-                f"--kubeconfig={self.kubeconfig_for('system:kube-controller-manager')}",
-                f"--controllers={','.join(['*', *(f'-{name}' for name in off)])}",
-                "--leader-elect=false",
-                "--secure-port=0",
-                "--kube-api-qps=500",
-                "--kube-api-burst=1000",
-                f"--root-ca-file={self.ca_file}",
-                f"--service-account-private-key-file={self._signing_key}",
-                *self._gate_flags(),
-                *self._controller_manager_flags,
-            ],
+        own = flags.controller_manager(
+            self.kubeconfig_for("system:kube-controller-manager"), node_lifecycle=self._node_lifecycle
         )
+        program = self._launch(CONTROLLER_MANAGER, [*own, *self._gates, *self._controller_manager_flags])
         # Only then can pods be created.
-        program.wait_until(
-            lambda: self._exists("/api/v1/namespaces/default/serviceaccounts/default"),
-            timeout_s=START_TIMEOUT_S,
-        )
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        program.wait_until(lambda: self._exists(account), timeout_s=START_TIMEOUT_S)
 
-    # Details.
-
-    @property
-    def _signing_key(self) -> Path:
-        return self.folder / "certificates" / "apiserver.key"
-
-    def _etcd_flags(self) -> list[str]:
-        # Relative to the working directory: the path of a Unix socket may have no more than 107 bytes.
-        client, peer = "unix://etcd.sock", "unix://etcd-peer.sock"
-        return [
-            "--name=embedded",
-            "--data-dir=etcd",
-            f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}",
-            f"--listen-peer-urls={peer}",
-            f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=embedded={peer}",
-            "--unsafe-no-fsync",
-            "--quota-backend-bytes=8589934592",
-            "--log-level=warn",
-        ]
-
-    def _api_server_flags(self) -> list[str]:
-        disabled = []
-        if not self._parts[CONTROLLER_MANAGER]:
-            disabled.append(NEEDS_CONTROLLER_MANAGER)
-        if not self._node_lifecycle:
-            disabled.append(NEEDS_NODE_LIFECYCLE)
-        served = ",".join(f"{name}={str(on).lower()}" for name, on in self._runtime_config.items())
-        return [
-            "--etcd-servers=unix://etcd.sock",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            f"--secure-port={self._port}",
-            f"--cert-dir={self._signing_key.parent}",
-            "--token-auth-file=tokens.csv",
-            "--authorization-mode=RBAC",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={self._signing_key}",
-            f"--service-account-signing-key-file={self._signing_key}",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--endpoint-reconciler-type=none",
-            *([f"--disable-admission-plugins={','.join(disabled)}"] if disabled else []),
-            *([f"--runtime-config={served}"] if served else []),
-            *self._gate_flags(),
-            *self._apiserver_flags,
-        ]
-
-    def _gate_flags(self) -> list[str]:
-        gates = ",".join(f"{gate}={str(on).lower()}" for gate, on in self._feature_gates.items())
-        return [f"--feature-gates={gates}"] if gates else []
-
-    def _launch(self, name: str, flags: Sequence[str]) -> Program:
+    def _launch(self, name: str, arguments: Sequence[str]) -> Program:
         assert self._keeper is not None
+        if name in self.pids():
+            raise ClusterError(f"{name} runs already; stop it first (programs[{name!r}].stop())")
         if name not in self._assets:
             self._assets |= sources.find([name], report=self._report)
         program = Program(
             name,
-            [str(self._assets[name].path), *flags],
+            [str(self._assets[name].path), *arguments],
             folder=self.folder,
             log=self.folder / "logs" / f"{name}.log",
             group=self._keeper.group,
