@@ -53,7 +53,6 @@ class ControlPlane:
         feature_gates: gate → on, for all Kubernetes programs.
         runtime_config: API group or version → served ({"scheduling.k8s.io/v1beta1": True}).
         apiserver_flags: further flags of kube-apiserver; they come last, so they win.
-        controller_manager_flags: the same for kube-controller-manager.
         users: further users (name → groups), beside those of `identity.BUILT_IN_USERS`.
         folder: where to keep data and logs; it is created here and removed at the end. Default: a new
             temporary folder.
@@ -70,7 +69,6 @@ class ControlPlane:
         feature_gates: Mapping[str, bool] | None = None,
         runtime_config: Mapping[str, bool] | None = None,
         apiserver_flags: Sequence[str] = (),
-        controller_manager_flags: Sequence[str] = (),
         users: Mapping[str, Sequence[str]] | None = None,
         folder: Path | None = None,
         report: Report | None = None,
@@ -82,7 +80,6 @@ class ControlPlane:
         self._gates = flags.switches("--feature-gates", feature_gates or {})
         self._runtime_config = dict(runtime_config or {})
         self._apiserver_flags = list(apiserver_flags)
-        self._controller_manager_flags = list(controller_manager_flags)
         self._wanted_folder = folder
         self._report = report or plain_report()
         self._assets: dict[str, sources.Asset] = {}
@@ -284,7 +281,7 @@ class ControlPlane:
         own = flags.controller_manager(
             self.kubeconfig_for("system:kube-controller-manager"), node_lifecycle=self._node_lifecycle
         )
-        program = self._launch(CONTROLLER_MANAGER, [*own, *self._gates, *self._controller_manager_flags])
+        program = self._launch(CONTROLLER_MANAGER, [*own, *self._gates])
         # Only then can pods be created.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         program.wait_until(lambda: self._exists(account), timeout_s=START_TIMEOUT_S)
