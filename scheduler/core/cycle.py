@@ -38,7 +38,6 @@ class Placement:
     """What a cycle found. Without a node, `message` is the text of the FailedScheduling event."""
 
     node: str | None
-    feasible_count: int
     message: str = ""
     rejected_by: frozenset[str] = frozenset()
     """Plugins that rejected at least one node (or the pod as such)."""
@@ -115,12 +114,12 @@ class Cycle:
         """The best node for the pod as things stand; nothing is changed by asking."""
         n = len(self._nodes)
         if n == 0:
-            return Placement(None, 0, NO_NODES)
+            return Placement(None, NO_NODES)
         answers = self._answers(pod, self.read_key(pod) if key is None else key)
         prefilter = answers.prefilter.result
         if prefilter.rejection is not None:
             message = f"0/{n} nodes are available: {prefilter.rejection}."
-            return Placement(None, 0, message, answers.prefilter.rejected_by)
+            return Placement(None, message, answers.prefilter.rejected_by)
         totals = answers.total
         candidates = None
         if prefilter.node_names is not None:
@@ -139,7 +138,7 @@ class Cycle:
         if candidates is not None:
             ties = candidates[ties]
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
-        return Placement(self._nodes.names[row], int(np.count_nonzero(totals != _INFEASIBLE)))
+        return Placement(self._nodes.names[row])
 
     def fits_any(self, pod: PodInfo, rows: NDArray[np.intp]) -> bool:
         """Whether one of these rows passes all filters for the pod."""
@@ -178,12 +177,13 @@ class Cycle:
         generation = nodes.generation
         if static.generation != generation:
             static.resize(n)
-            rows = nodes.changed_since(static.generation, objects_only=True)
+            rows = nodes.objects_changed_since(static.generation)
             if len(rows):
                 part = _narrow(rows, n)
                 static.refresh(pod, part, nodes.view(part))
             static.generation = generation
-        versions = tuple(s.plugin.version(nodes.view()) for s in self.profile.scores)
+        everything = nodes.view()
+        versions = tuple([s.plugin.version(everything) for s in self.profile.scores])
         if versions != answers.versions:
             answers.versions, usage.generation = versions, -1
         if usage.generation != generation:
@@ -255,7 +255,7 @@ class Cycle:
             counts[f"node(s) didn't satisfy plugin(s) [{plugins}]"] += n - len(candidates)
         texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
         message = f"0/{n} nodes are available: {', '.join(texts)}."
-        placement = Placement(None, 0, message, frozenset(rejected_by))
+        placement = Placement(None, message, frozenset(rejected_by))
         answers.failure = (generation, placement)
         return placement
 

@@ -149,13 +149,13 @@ class Engine:
         if info.terminating:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
-            return self._decision(queued, Verdict.TERMINATING, Placement(None, 0, message))
+            return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
         try:
             placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
-            return self._decision(queued, Verdict.ERROR, Placement(None, 0, message))
+            return self._decision(queued, Verdict.ERROR, Placement(None, message))
         if placement.node is None:
             self.queue.set_unschedulable(queued, placement.rejected_by)
             return self._decision(queued, Verdict.UNSCHEDULABLE, placement)

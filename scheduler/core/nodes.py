@@ -31,6 +31,8 @@ NodeTaint = tuple[str, str, str]
 
 Rows = slice | NDArray[np.intp]
 _MIN_CAPACITY = 64
+_FEW = 64
+_TOUCHED_KEPT = 4096
 
 
 class NodeTable:
@@ -42,6 +44,10 @@ class NodeTable:
         self.row_of: dict[str, int] = {}
         self.resources = {"cpu": CPU, "memory": MEMORY, "ephemeral-storage": EPHEMERAL_STORAGE}
         self.generation = 0
+        self._touched: list[int] = []
+        """Row of each generation after `_touched_base`: a short cut to the rows that changed last."""
+        self._touched_base = 0
+        self._last_object_change = 0
         capacity = _MIN_CAPACITY
         self.allocatable = np.zeros((3, capacity), np.int64)
         self.requested = np.zeros((3, capacity), np.int64)
@@ -65,10 +71,21 @@ class NodeTable:
         """All rows, or the given ones (a slice shares memory, an index array copies)."""
         return NodeView(self, slice(0, len(self.names)) if rows is None else rows)
 
-    def changed_since(self, generation: int, *, objects_only: bool = False) -> NDArray[np.intp]:
+    def changed_since(self, generation: int) -> NDArray[np.intp]:
         """Rows whose generation is newer."""
-        column = self.object_generation if objects_only else self.row_generation
-        return np.flatnonzero(column[: len(self.names)] > generation)
+        newest = (
+            self._touched[generation - self._touched_base :] if generation >= self._touched_base else None
+        )
+        if newest is not None and len(newest) <= _FEW:
+            n = len(self.names)
+            return np.array(sorted({row for row in newest if row < n}), np.intp)
+        return np.flatnonzero(self.row_generation[: len(self.names)] > generation)
+
+    def objects_changed_since(self, generation: int) -> NDArray[np.intp]:
+        """Rows whose node object changed later; placements do not count."""
+        if generation >= self._last_object_change:
+            return np.empty(0, np.intp)
+        return np.flatnonzero(self.object_generation[: len(self.names)] > generation)
 
     # ---- nodes
 
@@ -209,8 +226,12 @@ class NodeTable:
     def _touch(self, row: int, *, node_changed: bool = False) -> None:
         self.generation += 1
         self.row_generation[row] = self.generation
+        self._touched.append(row)
+        if len(self._touched) > _TOUCHED_KEPT:
+            del self._touched[:-_FEW]
+            self._touched_base = self.generation - _FEW
         if node_changed:
-            self.object_generation[row] = self.generation
+            self.object_generation[row] = self._last_object_change = self.generation
 
 
 class NodeView:
