@@ -91,4 +91,4 @@ def _balance(used_cpu: Column, cpu: Column, used_memory: Column, memory: Column)
     deviation = np.abs(cpu_fraction - memory_fraction) / 2
     if not (cpu.all() and memory.all()):  # a single resource does not deviate
         deviation[(cpu == 0) | (memory == 0)] = 0.0
-    return ((1 - deviation) * MAX_NODE_SCORE).astype(np.int64)
+    return np.asarray((1 - deviation) * MAX_NODE_SCORE, np.int64)

@@ -1,0 +1,151 @@
+"""What the random cases were about, counted, so that "no difference" means something.
+
+A generator that never cordons a node finds no error in how cordoned nodes are treated. So every case
+says what it exercised, shares are printed, and each of the `FLOORS` must be reached.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from scheduler.quantity import NANOS_PER_UNIT, nanos
+from tests.parity.random_requests import EXTENDED, HUGE_PAGES
+
+Json = dict[str, Any]
+
+EXCLUDED = {"code": "UnschedulableAndUnresolvable", "reasons": ["excluded by PreFilterResult"]}
+NOT_FOR_ANY_NODE = {
+    "pod affinity terms conflict",
+    "node(s) didn't satisfy plugin(s) [NodeAffinity NodeName] simultaneously",
+}
+COMMON, RARE = 0.02, 0.005
+"""Shares of cases."""
+
+POD_FLOORS = {
+    **dict.fromkeys(("several containers", "init containers", "sidecars", "pod-level requests"), COMMON),
+    **dict.fromkeys(("overhead", "extended resources", "huge pages", "rounding", "zero requests"), COMMON),
+    **dict.fromkeys(("resize infeasible", "resize deferred", "allocated by the kubelet"), COMMON),
+    **dict.fromkeys(
+        ("actuated by the runtime", "pod-level status", "less on the node than in the spec"), COMMON
+    ),
+    **dict.fromkeys(("more on the node than in the spec", "defaults counted on the node"), COMMON),
+    "scored otherwise than counted on the node": COMMON,
+}
+CLUSTER_FLOORS = {
+    **{
+        f"{plugin} rejects": COMMON
+        for plugin in (
+            *("NodeName", "NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodePorts"),
+            "NodeResourcesFit",
+        )
+    },
+    **{
+        f"reason: {text}": COMMON
+        for text in (
+            *("Too many pods", "Insufficient cpu", "Insufficient memory", "Insufficient ephemeral-storage"),
+            "Insufficient an extended resource",
+            "Insufficient huge pages",
+            "node(s) didn't match the requested node name",
+            "node(s) were unschedulable",
+            "node(s) had untolerated taint(s)",
+            "node(s) didn't match Pod's node affinity/selector",
+            "node(s) didn't have free ports for the requested pod ports",
+        )
+    },
+    **dict.fromkeys(("nothing fits", "some nodes fit", "all nodes fit", "several reasons in a text"), COMMON),
+    **dict.fromkeys(("several reasons on a node", "preemption might help", "preemption can't help"), COMMON),
+    **dict.fromkeys(("narrowed by PreFilter", "rejected by PreFilter", "no nodes"), RARE),
+    "NodeResourcesFit scores vary": 0.05,
+    "NodeResourcesBalancedAllocation scores vary": 0.05,
+    "the best node is one of several": COMMON,
+}
+
+
+def of_pod(pod: Json, verdict: Json) -> set[str]:
+    """What a single pod exercised."""
+    return {name for name, holds in _of_pod(pod, verdict) if holds}
+
+
+def _of_pod(pod: Json, verdict: Json) -> Iterator[tuple[str, bool]]:
+    spec, status = pod["spec"], pod.get("status", {})
+    inits = spec.get("initContainers", [])
+    containers = [*spec["containers"], *inits]
+    requests = [c["resources"].get("requests", {}) | c["resources"].get("limits", {}) for c in containers]
+    named = {resource for amounts in requests for resource in amounts}
+    amounts = [nanos(text) for each in requests for text in each.values()]
+    pending = [c["reason"] for c in status.get("conditions", ()) if c["type"] == "PodResizePending"]
+    states = status.get("containerStatuses", []) + status.get("initContainerStatuses", [])
+    before, on_node = verdict["pod"], verdict["onNode"]["requested"]
+    counted = [on_node.get("cpu", 0), on_node.get("memory", 0)]
+    yield "several containers", len(spec["containers"]) > 1
+    yield "init containers", any("restartPolicy" not in init for init in inits)
+    yield "sidecars", any("restartPolicy" in init for init in inits)
+    yield "pod-level requests", bool(spec.get("resources", {}).get("requests"))
+    yield "overhead", bool(spec.get("overhead"))
+    yield "extended resources", bool(named & set(EXTENDED))
+    yield "huge pages", bool(named & HUGE_PAGES.keys())
+    yield "rounding", any(amount % (NANOS_PER_UNIT // 1000) for amount in amounts)
+    yield "zero requests", 0 in amounts
+    yield "resize infeasible", pending == ["Infeasible"]
+    yield "resize deferred", pending == ["Deferred"]
+    yield "allocated by the kubelet", any("allocatedResources" in state for state in states)
+    yield "actuated by the runtime", any(state.get("resources", {}).get("requests") for state in states)
+    yield "pod-level status", "resources" in status and "allocatedResources" in status
+    yield "less on the node than in the spec", any(on_node.get(r, 0) < before[r] for r in before)
+    yield "more on the node than in the spec", any(on_node[r] > before.get(r, 0) for r in on_node)
+    yield "defaults counted on the node", verdict["onNode"]["nonzero"] != counted
+    yield "scored otherwise than counted on the node", verdict["scored"] != verdict["onNode"]["nonzero"]
+
+
+def of_cluster(verdict: Json) -> set[str]:
+    """What a cluster exercised, by the oracle's verdict."""
+    fit = list(verdict["fit"].values())
+    rejections = [status for status in fit if status["code"] != "Success"]
+    found = {name for name, holds in _of_cluster(verdict, rejections) if holds}
+    found |= {f"{status['plugin']} rejects" for status in rejections if "plugin" in status}
+    if EXCLUDED in fit:
+        narrowing = [name for name, plugin in verdict["plugins"].items() if "preFilterNodes" in plugin]
+        found |= {f"{name} rejects" for name in narrowing}
+    for name, plugin in verdict["plugins"].items():
+        for status in plugin.get("filter", {}).values():
+            found |= {f"reason: {_kind(text)}" for text in status.get("reasons", ())}
+        if len(set(plugin.get("raw", {}).values())) > 1:
+            found.add(f"{name} scores vary")
+    return found
+
+
+def _of_cluster(verdict: Json, rejections: list[Json]) -> Iterator[tuple[str, bool]]:
+    fit, plugins = verdict["fit"], verdict["plugins"].values()
+    yield "no nodes", not fit
+    yield "nothing fits", bool(fit) and len(rejections) == len(fit)
+    yield "some nodes fit", 0 < len(rejections) < len(fit)
+    yield "all nodes fit", bool(fit) and not rejections
+    yield "several reasons in a text", ", " in verdict.get("fitError", "")
+    yield "several reasons on a node", any(len(status["reasons"]) > 1 for status in rejections)
+    resources = [status["code"] for status in rejections if status.get("plugin") == "NodeResourcesFit"]
+    yield "preemption might help", "Unschedulable" in resources
+    yield "preemption can't help", "UnschedulableAndUnresolvable" in resources
+    yield "narrowed by PreFilter", any("preFilterNodes" in plugin for plugin in plugins)
+    yield (
+        "rejected by PreFilter",
+        any(plugin.get("preFilter", {}).get("code") == "UnschedulableAndUnresolvable" for plugin in plugins),
+    )
+    yield "the best node is one of several", 0 < len(verdict["best"] or ()) < len(verdict["total"])
+
+
+def _kind(reason: str) -> str:
+    for resources, name in ((EXTENDED, "an extended resource"), (tuple(HUGE_PAGES), "huge pages")):
+        if reason.endswith(resources):
+            return f"Insufficient {name}"
+    return reason
+
+
+def shortfalls(seen: Counter[str], cases: int, floors: dict[str, float]) -> list[str]:
+    """Floors that the cases do not reach, in words."""
+    return [
+        f"{name}: {seen[name]} of {cases} cases, should be {floor:.1%} or more"
+        for name, floor in floors.items()
+        if seen[name] < floor * cases
+    ]

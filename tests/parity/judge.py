@@ -1,0 +1,102 @@
+"""Compares a verdict of the oracle with Wholepod's on the same document.
+
+Left out are the kube-scheduler plugins that Wholepod does not have yet, and `selected`: among equals,
+kube-scheduler's pick is arbitrary. `best` is therefore made again from the oracle's scores of the
+plugins that both have, and Wholepod's pick must be in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+SUCCESS = {"code": "Success"}
+
+
+class Difference(NamedTuple):
+    """Where two verdicts part."""
+
+    path: str
+    kube: Any
+    wholepod: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: kube-scheduler {self.kube!r}, Wholepod {self.wholepod!r}"
+
+
+def compare_requests(kube: Json, wholepod: Json) -> list[Difference]:
+    """Differences in the requests of a single pod."""
+    return _differences("", kube, wholepod)
+
+
+def compare(kube: Json, wholepod: Json) -> list[Difference]:
+    """Differences in verdicts on a cluster under profile `kube`."""
+    found = _differences("requests", kube["requests"], wholepod["requests"])
+    found += _differences("fit", _statuses(kube["fit"]), _statuses(wholepod["fit"]))
+    found += _differences("fitError", kube.get("fitError", ""), wholepod.get("fitError", ""))
+    for name, ours in wholepod["plugins"].items():
+        theirs = kube["plugins"].get(name, {})
+        found += _compare_plugin(f"plugins.{name}", theirs, ours)
+    best = _best(kube, [name for name, ours in wholepod["plugins"].items() if "weight" in ours])
+    found += _differences("best", best, wholepod["best"] or [])
+    if wholepod["selected"] not in (best or [""]):
+        found.append(Difference("selected", best, wholepod["selected"]))
+    return found
+
+
+def _compare_plugin(path: str, kube: Json, wholepod: Json) -> list[Difference]:
+    found = []
+    if "preFilter" in wholepod:
+        found += _differences(path, _filtering(kube), _filtering(wholepod))
+    if "raw" in wholepod:
+        # A plugin that skips scoring counts nothing for any node.
+        nothing = dict.fromkeys(wholepod["raw"], 0)
+        for field in ("raw", "normalized"):
+            found += _differences(f"{path}.{field}", kube.get(field, nothing), wholepod[field])
+        found += _differences(f"{path}.weight", kube.get("weight"), wholepod["weight"])
+    return found
+
+
+def _filtering(plugin: Json) -> Json:
+    """What a plugin's filter comes to; to skip it is to let every node pass."""
+    prefilter = _status(plugin.get("preFilter", SUCCESS))
+    rejected = {n: s for n, s in _statuses(plugin.get("filter", {})).items() if s["code"] != "Success"}
+    return {
+        "preFilter": _status(SUCCESS) if prefilter["code"] == "Skip" else prefilter,
+        "preFilterNodes": plugin.get("preFilterNodes"),
+        "filter": rejected,
+    }
+
+
+def _best(kube: Json, scored: list[str]) -> list[str]:
+    """The nodes with the highest total of these plugins' scores."""
+    total: Counter[str] = Counter({name: 0 for name, s in kube["fit"].items() if s["code"] == "Success"})
+    for name in scored:
+        plugin = kube["plugins"].get(name, {})
+        for node, score in plugin.get("normalized", {}).items():
+            total[node] += score * plugin["weight"]
+    highest = max(total.values(), default=0)
+    return sorted(node for node, score in total.items() if score == highest)
+
+
+def _statuses(statuses: dict[str, Json]) -> dict[str, Json]:
+    return {name: _status(status) for name, status in statuses.items()}
+
+
+def _status(status: Json) -> Json:
+    """With reasons sorted: kube-scheduler lists extended resources in random order."""
+    return {**status, "reasons": sorted(status.get("reasons", []))}
+
+
+def _differences(path: str, kube: Any, wholepod: Any) -> list[Difference]:
+    """The deepest places where two JSON values differ."""
+    if kube == wholepod:
+        return []
+    if isinstance(kube, dict) and isinstance(wholepod, dict):
+        found = []
+        for key in sorted({*kube, *wholepod}):
+            deeper = f"{path}.{key}" if path else key
+            found += _differences(deeper, kube.get(key), wholepod.get(key))
+        return found
+    return [Difference(path, kube, wholepod)]

@@ -1,0 +1,66 @@
+"""A running oracle, asked one document at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from tests.parity.build import oracle_program
+
+Json = dict[str, Any]
+
+# The oracle's parallelism is over nodes, of which there are few here, so threads only cost; and it
+# lives long enough to collect garbage seldom.
+ENVIRONMENT = {"GOMAXPROCS": "1", "GOGC": "400"}
+
+
+class OracleError(RuntimeError):
+    """The oracle gave up; the text is its last line."""
+
+
+class Oracle:
+    """Judges clusters, or with `requests_only` counts single pods' requests."""
+
+    def __init__(self, *, requests_only: bool = False) -> None:
+        self._process = subprocess.Popen(
+            [oracle_program(), *(["--requests"] if requests_only else [])],
+            env={**os.environ, **ENVIRONMENT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def ask(self, document: Json) -> Json:
+        """The verdict on one document. Raises OracleError."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(document) + b"\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            last_words = self._process.stderr.read().decode().strip()
+            raise OracleError(f"the oracle ended at {document.get('name')}: {last_words}")
+        verdict: Json = msgspec.json.decode(line)
+        if verdict.get("error"):
+            raise OracleError(f"the oracle could not judge {document.get('name')}: {verdict['error']}")
+        return verdict
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
