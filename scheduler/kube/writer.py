@@ -1,0 +1,340 @@
+"""Everything the scheduler writes about pods: binds, then status patches, then events.
+
+**Order.** A free worker takes a bind if there is one, else a status patch, else an event. The
+token of the rate limit is taken first and the work chosen after it, so that a bind never waits
+behind an event. Under pressure the end is shed: events and patches wait in bounded queues, and
+what finds its queue full is dropped and counted. That is the newest on purpose: a pod that
+stays pending is judged again and then says it again, whereas one that is dropped from the front
+has waited for nothing. Binds are never shed; assumed room bounds their number.
+
+**Workers** are a fixed set of tasks that pull from deques: a task per request would double the
+cost of a request. A bind that has to wait sleeps in a timer, not in a worker.
+
+**One pod, one order.** A patch that says `PodScheduled=False` must not overtake, or be overtaken
+by, the bind of its pod: a bind drops its pod's queued patch and waits for the one under way. Of
+the patches of a pod only the newest is kept, and no two are under way at once.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+import structlog
+
+from scheduler.kube.binding import UNREACHABLE_PAUSE_S, Again, Binding, BindOutcome, retry_after_s
+from scheduler.kube.client import JSON, STRATEGIC_MERGE_PATCH, KubeClient
+from scheduler.kube.errors import ApiError, ErrorKind, KubeError, Unreachable
+from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent, hostname, utc_now
+from scheduler.kube.pool import Lane, WorkerPool
+from scheduler.kube.ratelimit import TokenBucket
+
+log = structlog.get_logger(__name__)
+
+BIND, STATUS, EVENT = "bind", "status", "event"
+_TIMEOUT_S = 10.0
+_MAX_ATTEMPTS = 4
+_RETRY_DELAY_S = 0.5
+_COMPLAIN_PERIOD_S = 60.0
+
+J = TypeVar("J")
+
+
+class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Rate (requests a second; burst), requests in flight, and how much may wait.
+
+    Patches and events may take half of the places in flight each, so that a bind finds one.
+    """
+
+    qps: float = 50.0
+    burst: int = 100
+    in_flight: int = 64
+    queued_patches: int = 10_000
+    queued_events: int = 20_000
+
+
+class Drained(NamedTuple):
+    """What was left when `drain` returned."""
+
+    undecided: Sequence[BindRequest]
+    """Binds whose outcome nobody knows."""
+    unsent: Sequence[BindRequest]
+    """Binds that were given up before they reached the API server."""
+    events: int
+    """Events not written."""
+
+
+class _Job(Generic[J]):
+    """A patch or an event, and how often it was tried."""
+
+    __slots__ = ("attempts", "what")
+
+    def __init__(self, what: J) -> None:
+        self.what = what
+        self.attempts = 0
+
+
+class Writer:
+    """Start it with `run` in a task; the other methods return at once.
+
+    `on_bound(uid, outcome)` is called once for each bind that was neither cancelled nor left over by
+    `drain`. `on_drop(class, why)` and `on_retry(class)` count; the classes are bind, status and event.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        on_bound: Callable[[str, BindOutcome], None],
+        limits: WriterLimits | None = None,
+        on_drop: Callable[[str, str], None] = lambda work, why: None,
+        on_retry: Callable[[str], None] = lambda work: None,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._on_bound = on_bound
+        self._limits = limits or WriterLimits()
+        self._on_drop = on_drop
+        self._on_retry = on_retry
+        self._rng = rng or random.Random()
+        self._clock = clock
+        self._hostname = hostname()
+        half = max(1, self._limits.in_flight // 2)
+        self._bind_lane = Lane(self._do_bind, limit=self._limits.in_flight)
+        self._status_lane = Lane(self._do_patch, limit=half)  # of uids: what is sent is in _patches
+        self._event_lane = Lane(self._do_event, limit=half)
+        self._bucket = TokenBucket(self._limits.qps, self._limits.burst, clock=clock)
+        self._pool = WorkerPool(
+            (self._bind_lane, self._status_lane, self._event_lane),
+            workers=self._limits.in_flight,
+            bucket=self._bucket,
+        )
+        self._binds: dict[str, Binding] = {}
+        self._stepping: set[Binding] = set()
+        self._patches: dict[str, _Job[ConditionPatch]] = {}  # the newest of each pod, not yet sent
+        self._patching: set[str] = set()
+        self._patch_retries: dict[str, asyncio.TimerHandle] = {}
+        self._event_retries = 0
+        self._complain_at: dict[str, float] = {}
+        self._draining = False
+        self._progress = asyncio.Event()
+
+    def bind(self, request: BindRequest) -> None:
+        """Raises ValueError for a uid whose bind is under way, RuntimeError once draining."""
+        if self._draining:
+            raise RuntimeError("the writer is draining")
+        if request.uid in self._binds:
+            raise ValueError(f"pod {request.namespace}/{request.name} ({request.uid}) is being bound already")
+        binding = Binding(request, rng=self._rng, clock=self._clock)
+        self._binds[request.uid] = binding
+        self._drop_patch(request.uid)
+        if request.uid not in self._patching:
+            self._queue_bind(binding)
+
+    def cancel(self, uid: str) -> bool:
+        """Forget a bind: its pod is gone or bound, or we lead no more. False if there is none.
+
+        A request under way is not called back; its outcome is not reported.
+        """
+        return self._binds.pop(uid, None) is not None
+
+    def patch_condition(self, patch: ConditionPatch) -> None:
+        """Takes the place of the pod's waiting patch; ignored while the pod is being bound."""
+        if patch.uid in self._binds or self._draining:
+            return
+        if patch.uid not in self._patches and len(self._patches) >= self._limits.queued_patches:
+            self._on_drop(STATUS, "queue_full")
+            return
+        self._queue_patch(_Job(patch))
+
+    def post_event(self, event: PodEvent) -> None:
+        """An event that exists already counts as written."""
+        if len(self._event_lane.waiting) >= self._limits.queued_events:
+            self._on_drop(EVENT, "queue_full")
+            return
+        self._queue_event(_Job(event))
+
+    def pending(self) -> dict[str, int]:
+        """Work not done yet, by class."""
+        return {
+            BIND: len(self._binds),
+            STATUS: len(self._patches) + len(self._patching) + len(self._patch_retries),
+            EVENT: len(self._event_lane.waiting) + self._event_lane.in_flight + self._event_retries,
+        }
+
+    async def run(self) -> None:
+        """Until cancelled. An exception here is a bug of ours or comes from `on_bound`."""
+        await self._pool.run()
+
+    async def drain(self, timeout_s: float) -> Drained:
+        """Settle the binds that are under way, then write the events; start nothing new.
+
+        `run` must go on meanwhile.
+        """
+        self._draining = True
+        for uid in [*self._patches, *self._patch_retries]:
+            self._drop_patch(uid)
+        unsent = [
+            binding.request
+            for binding in self._binds.values()
+            if binding not in self._stepping and not binding.undecided
+        ]
+        for request in unsent:
+            self.cancel(request.uid)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(self.pending().values()):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            log.warning("writes left undone at shutdown", pending=self.pending())
+        undecided = [binding.request for binding in self._binds.values()]
+        return Drained(undecided=undecided, unsent=unsent, events=self.pending()[EVENT])
+
+    # Binds.
+
+    def _queue_bind(self, binding: Binding) -> None:
+        self._bind_lane.waiting.append(binding)
+        self._pool.wake()
+
+    async def _do_bind(self, binding: Binding) -> None:
+        uid = binding.request.uid
+        if self._binds.get(uid) is not binding:
+            return  # cancelled while it waited
+        self._stepping.add(binding)
+        try:
+            result = await binding.step(self._client)
+        finally:
+            self._stepping.discard(binding)
+        if self._binds.get(uid) is not binding:
+            return  # cancelled under way
+        if isinstance(result, Again):
+            self._on_retry(BIND)
+            if result.pause_s:
+                self._bucket.pause(result.pause_s)
+            if result.delay_s:
+                asyncio.get_running_loop().call_later(result.delay_s, self._queue_bind, binding)
+            else:
+                self._bind_lane.waiting.appendleft(binding)
+            return
+        del self._binds[uid]
+        self._on_bound(uid, result)
+        self._progress.set()
+
+    # Status patches.
+
+    def _queue_patch(self, job: _Job[ConditionPatch]) -> None:
+        uid = job.what.uid
+        if retry := self._patch_retries.pop(uid, None):
+            retry.cancel()
+        waits = uid in self._patches or uid in self._patching
+        self._patches[uid] = job
+        if not waits:
+            self._status_lane.waiting.append(uid)
+            self._pool.wake()
+
+    def _drop_patch(self, uid: str) -> None:
+        self._patches.pop(uid, None)
+        if retry := self._patch_retries.pop(uid, None):
+            retry.cancel()
+
+    async def _do_patch(self, uid: str) -> None:
+        job = self._patches.pop(uid, None)
+        if job is None:
+            return  # dropped for a bind
+        self._patching.add(uid)
+        try:
+            retry_in_s = await self._attempt(
+                job,
+                STATUS,
+                method="PATCH",
+                path=job.what.path,
+                body=job.what.body(utc_now()),
+                content_type=STRATEGIC_MERGE_PATCH,
+            )
+        finally:
+            self._patching.discard(uid)
+        binding = self._binds.get(uid)
+        if binding is not None:
+            self._queue_bind(binding)  # it waited for us
+        elif uid in self._patches:
+            self._status_lane.waiting.append(uid)
+        elif retry_in_s is not None and not self._draining:
+            self._patch_retries[uid] = asyncio.get_running_loop().call_later(
+                retry_in_s, self._queue_patch, job
+            )
+        self._pool.wake()
+        self._progress.set()
+
+    # Events.
+
+    def _queue_event(self, job: _Job[PodEvent]) -> None:
+        self._event_lane.waiting.append(job)
+        self._pool.wake()
+
+    async def _do_event(self, job: _Job[PodEvent]) -> None:
+        retry_in_s = await self._attempt(
+            job, EVENT, method="POST", path=job.what.path, body=job.what.body(utc_now(), self._hostname)
+        )
+        if retry_in_s is not None:
+            self._event_retries += 1
+            asyncio.get_running_loop().call_later(retry_in_s, self._retry_event, job)
+        self._progress.set()
+
+    def _retry_event(self, job: _Job[PodEvent]) -> None:
+        self._event_retries -= 1
+        self._queue_event(job)
+
+    async def _attempt(
+        self, job: _Job[J], work: str, *, method: str, path: str, body: bytes, content_type: str = JSON
+    ) -> float | None:
+        """Send a patch or an event; the seconds to wait before it is sent again, or None if it is not."""
+        try:
+            await self._client.request(
+                method, path, body=body, content_type=content_type, timeout_s=_TIMEOUT_S
+            )
+            return None
+        except Unreachable:
+            self._bucket.pause(UNREACHABLE_PAUSE_S)
+            self._on_retry(work)
+            return 0.0
+        except KubeError as failure:
+            error = failure
+        allowed = _MAX_ATTEMPTS
+        if isinstance(error, ApiError):
+            match error.kind:
+                case ErrorKind.ALREADY_EXISTS:
+                    return None  # an earlier attempt, before a lost answer or a crash
+                case ErrorKind.TOO_MANY_REQUESTS:
+                    self._bucket.pause(retry_after_s(error))
+                    self._on_retry(work)
+                    return 0.0
+                case ErrorKind.CONFLICT:
+                    allowed = 2
+                case ErrorKind.SERVER_ERROR:
+                    pass
+                case ErrorKind.NOT_FOUND:
+                    self._on_drop(work, "gone")
+                    return None
+                case ErrorKind.FORBIDDEN if "being terminated" in error.message:
+                    self._on_drop(work, "gone")  # its namespace is on the way out
+                    return None
+                case _:
+                    allowed = 1
+        job.attempts += 1
+        if job.attempts >= allowed:
+            self._on_drop(work, "failed")
+            self._complain(work, error)
+            return None
+        self._on_retry(work)
+        return _RETRY_DELAY_S * 2.0 ** (job.attempts - 1) * (1.0 + self._rng.random())
+
+    def _complain(self, work: str, error: KubeError) -> None:
+        """Once a minute for each class: what fails once in this way fails a thousand times."""
+        now = self._clock()
+        if now >= self._complain_at.get(work, 0.0):
+            self._complain_at[work] = now + _COMPLAIN_PERIOD_S
+            log.warning("write given up", work=work, error=str(error))

@@ -1,0 +1,58 @@
+"""An API server with scripted faults and a client of it, for each test anew."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from scheduler.kube.client import KubeClient
+from tests.unit.kube.api_server import ApiServer
+
+
+def write_kubeconfig(path: Path, server: str, **user: object) -> Path:
+    """A kubeconfig with one context."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": server}}],
+        "users": [{"name": "test", "user": user}],
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest_asyncio.fixture
+async def api() -> AsyncIterator[ApiServer]:
+    async with ApiServer().running() as server:
+        yield server
+
+
+@pytest.fixture
+def kubeconfig(api: ApiServer, tmp_path: Path) -> Path:
+    return write_kubeconfig(tmp_path / "kubeconfig", api.url, token="secret")
+
+
+@pytest_asyncio.fixture
+async def client(kubeconfig: Path) -> AsyncIterator[KubeClient]:
+    async with KubeClient.from_config(kubeconfig) as kube_client:
+        yield kube_client
+
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+@pytest.fixture
+def until() -> Until:
+    """`await until(lambda: condition)`: the test fails by name of the condition, not by hanging."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110  (conditions here have no event of their own)
+                await asyncio.sleep(0.002)
+
+    return wait
