@@ -1,0 +1,98 @@
+"""A saboteur: TCP between the scheduler and the API server that can be cut at will."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tests.cluster import ControlPlane
+from tests.integration.harness import DEADLINE_S
+
+T = TypeVar("T")
+
+
+class Proxy:
+    """TCP between clients and the API server, bytes untouched, on a port of its own.
+
+    `cut` breaks every connection there is; new ones are taken at once. While the API server is down, new
+    ones are closed as soon as they come, as by a load balancer.
+    """
+
+    def __init__(self, plane: ControlPlane) -> None:
+        host, _, port = plane.server.removeprefix("https://").partition(":")
+        self._target = host, int(port)
+        self._loop = asyncio.new_event_loop()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self.connections = 0
+        """Made so far."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._call(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def kubeconfig(self, plane: ControlPlane, name: str = "proxied") -> Path:
+        """The administrator's kubeconfig, with this proxy as the server."""
+        path = plane.folder / f"{name}.kubeconfig"
+        port = self._server.sockets[0].getsockname()[1]
+        config = plane.kubeconfig.read_text().replace(plane.server, f"https://127.0.0.1:{port}")
+        path.write_text(config)
+        return path
+
+    def cut(self) -> int:
+        """Break all connections; returns how many there were."""
+
+        async def cut() -> int:
+            writers, self._writers = self._writers, set()
+            for writer in writers:
+                writer.transport.abort()
+            return len(writers) // 2
+
+        return self._call(cut())
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
+
+    async def _close(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        both = {writer, server_writer}
+        self._writers |= both
+        try:
+            await asyncio.gather(_copy(reader, server_writer), _copy(server_reader, writer))
+        finally:
+            self._writers -= both
+            for end in both:
+                end.transport.abort()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+    # The other direction must not wait for more.
+    writer.close()
