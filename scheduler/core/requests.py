@@ -102,7 +102,6 @@ def _containers(spec: PodSpec, requests_of: _RequestsOf, defaults: Mapping[str, 
         if container.restart_policy == "Always":
             _add(total, requests, defaults)
             _add(sidecars, requests, defaults)
-            _raise_to(peak, sidecars)
         else:
             alone = sidecars.copy()
             _add(alone, requests, defaults)

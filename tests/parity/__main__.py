@@ -24,6 +24,8 @@ from tests.cluster.progress import live_report
 from tests.parity.build import oracle_program
 from tests.parity.run import FLOORS, Family, Outcome, run
 
+REPORT = Path(__file__).parents[2] / "docs" / "reports" / "parity.md"
+
 
 @click.command(help=__doc__)
 @click.option("--pods", default=10_000, show_default=True, help="Random pods to count requests of.")
@@ -33,10 +35,8 @@ from tests.parity.run import FLOORS, Family, Outcome, run
 @click.option(
     "--differences", type=click.Path(path_type=Path), default=Path("dist/parity"), show_default=True
 )
-@click.option("--report", type=click.Path(path_type=Path), help="Write a summary in Markdown there.")
-def main(
-    pods: int, clusters: int, first: int, processes: int, differences: Path, report: Path | None
-) -> None:
+@click.option("--report/--no-report", default=True, help=f"Write docs/reports/{REPORT.name}.")
+def main(pods: int, clusters: int, first: int, processes: int, differences: Path, report: bool) -> None:
     console = Console()
     with live_report(console) as status:
         oracle_program(status)
@@ -63,9 +63,9 @@ def main(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(msgspec.json.format(msgspec.json.encode(case)))
             console.print(f"  {path}: {case['differences'][0]}", soft_wrap=True)
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(_markdown(outcomes, first))
+    if report:
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        REPORT.write_text(_markdown(outcomes, first))
     sys.exit(1 if failed else 0)
 
 

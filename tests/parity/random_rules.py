@@ -15,7 +15,7 @@ Json = dict[str, Any]
 ZONES = ("a", "b", "c")
 RANKS = ("0", "1", "2", "3", "10", "007", "1_0", "9223372036854775807", "9223372036854775808", "abc", "")
 """Values of the label `rank`; some are no 64-bit integers."""
-BOUNDS = ("0", "1", "2", "5", "02", "1_0", "9223372036854775806", "99999999999999999999", "two")
+BOUNDS = ("0", "1", "2", "3", "7", "010", "1_0", "9223372036854775807", "99999999999999999999", "two")
 LABELS: dict[str, tuple[str, ...]] = {
     "zone": ZONES,
     "example.com/disk": ("ssd", "hdd", ""),
