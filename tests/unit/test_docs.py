@@ -1,0 +1,272 @@
+"""The documentation against the code: what can be compared is compared, so that it can't drift."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import msgspec
+import pytest
+
+import scheduler
+from scheduler import cli, config
+from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.observe.metrics import Metrics
+from scheduler.plugins import BUILT_IN, DEFAULT_SCORES, FILTERS
+from scheduler.plugins.memory_fit import Objective
+from scheduler.plugins.profiles import build_profile
+from tests.builders import Clock, make_engine, make_node, make_pod
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+DURATIONS = ("leaseDuration", "renewDeadline", "retryPeriod")
+
+
+def section(page: Path, heading: str) -> str:
+    """The text under a heading, down to the next one of its level."""
+    level, text = heading.split(" ", 1)[0], page.read_text()
+    start = text.index(f"\n{heading}\n")
+    end = text.find(f"\n{level} ", start + 1)
+    return text[start : end if end > 0 else None]
+
+
+def table(text: str) -> list[list[str]]:
+    """The rows of the first table, without its head."""
+    lines = text.split("\n\n|", 1)[1].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines[2:]]
+
+
+def fenced(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def unquoted(cell: str) -> str:
+    return cell.replace("`", "")
+
+
+def example_plugin() -> Any:
+    """The class that plugins.md shows."""
+    [code] = fenced(DOCS / "plugins.md", "python")
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    return scope["MemoryHeadroom"]
+
+
+# ---- links
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = re.findall(
+        r"^#+ (.*)$",
+        re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE),
+        re.MULTILINE,
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name} links to {target}"
+
+
+# ---- configuration.md
+
+
+def fields(kind: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(field, type, default) of each field of a configuration struct, as the page writes them."""
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        name, of = prefix + field.encode_name, field.type
+        if isinstance(of, msgspec.inspect.StructType):
+            yield from fields(of.cls, f"{name}.")
+            continue
+        yield name, type_text(field.encode_name, of), default_text(field)
+        if isinstance(of, msgspec.inspect.VarTupleType):
+            assert isinstance(of.item_type, msgspec.inspect.StructType)
+            yield from fields(of.item_type.cls, f"{name}[].")
+
+
+def type_text(name: str, of: msgspec.inspect.Type) -> str:
+    if name in DURATIONS:
+        return "duration"
+    match of:
+        case msgspec.inspect.UnionType():
+            [kind] = [each for each in of.types if not isinstance(each, msgspec.inspect.NoneType)]
+            return type_text(name, kind)
+        case msgspec.inspect.LiteralType():
+            # The inspected values are sorted; people read them in the order of the code.
+            ordered = {"auto": 0, "json": 1, "console": 2, "debug": 0, "info": 1, "warning": 2, "error": 3}
+            values = sorted(map(str, of.values), key=lambda value: (ordered.get(value, 0), value))
+            return f"{', '.join(values[:-1])} or {values[-1]}"
+        case msgspec.inspect.VarTupleType():
+            return "list"
+    names = {"StrType": "string", "BoolType": "boolean", "IntType": "integer", "FloatType": "number"}
+    return {**names, "DictType": "mapping"}[type(of).__name__]
+
+
+def default_text(field: msgspec.inspect.Field) -> str:
+    default = field.default
+    if default is msgspec.NODEFAULT:
+        if field.default_factory is msgspec.NODEFAULT:
+            return "required"
+        default = field.default_factory()
+    if field.encode_name in DURATIONS:
+        return f"{default:g}s"
+    match default:
+        case str():
+            return default or '""'
+        case bool() | None:
+            return {True: "true", False: "false", None: "null"}[default]
+        case int() | float():
+            return f"{default:g}"
+        case tuple():
+            return "[{}]" if default else "[]"
+    return "{}" if default == {} else repr(default)
+
+
+def test_every_field_is_described() -> None:
+    rows = table(section(DOCS / "configuration.md", "## Fields"))
+    described = [tuple(map(unquoted, row[:3])) for row in rows]
+    assert described == list(fields(config.Configuration))
+    assert all(row[3] for row in rows)
+
+
+def test_every_flag_is_described() -> None:
+    rows = table(section(DOCS / "configuration.md", "## Flags of `wholepod run`"))
+    command = cli.main.commands["run"]
+    flags = [option.opts[0] for option in command.params if isinstance(option, click.Option)]
+    assert [unquoted(row[0]) for row in rows] == flags
+    known = {name for name, _, _ in fields(config.Configuration)}
+    assert {unquoted(row[1]) for row in rows} - {""} <= known
+
+
+def test_presets_are_as_described() -> None:
+    text = section(DOCS / "configuration.md", "## Presets")
+    order = re.search(r"in this order: (.*?)\.", text, re.DOTALL)
+    assert order is not None
+    assert tuple(re.findall(r"`(\w+)`", order[1])) == FILTERS
+    described = {
+        unquoted(preset): {name: int(weight) for name, weight in re.findall(r"`(\w+)` \((\d+)\)", scores)}
+        for preset, scores in table(text)
+    }
+    assert described == {preset: dict(scores) for preset, scores in DEFAULT_SCORES.items()}
+
+
+def test_objectives_are_as_described() -> None:
+    rows = table(section(DOCS / "configuration.md", "## MemoryFit"))
+    described = [unquoted(row[0]).removesuffix(" (default)") for row in rows]
+    assert sorted(described) == sorted(get_args(Objective))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_example_configurations_are_valid(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUILT_IN, "MemoryHeadroom", example_plugin())
+    examples = [
+        block for block in fenced(page, "yaml") if block.startswith(f"apiVersion: {config.API_VERSION}")
+    ]
+    if page == DOCS / "configuration.md":
+        assert len(examples) == 2
+    for example in examples:
+        for profile in config.parse(example, source=page.name).profiles:
+            build_profile(profile)
+
+
+# ---- metrics.md
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """With every metric in use at least once, since only then does it show its labels."""
+    clock = Clock()
+    engine = make_engine(clock)
+    metrics = Metrics()
+    metrics.watch_engine(engine)
+    engine.upsert_node(make_node().obj())
+    engine.upsert_pod(make_pod("big").req(memory="100Gi").obj())
+    engine.upsert_pod(make_pod("small").req(memory="1Gi").obj())
+    for decision in decisions(engine):
+        metrics.decided(decision, 0.001)
+        if decision.verdict is Verdict.PLACED:
+            metrics.bound(decision, 0.01, 0.02)
+    metrics.on_request("GET", "200", 0.01)
+    metrics.leader.labels("wholepod").set(1)
+    for counter in (metrics.binds, metrics.shed, metrics.finished_pods, metrics.unreadable):
+        counter.labels("any").inc()
+    return metrics
+
+
+def decisions(engine: Engine) -> Iterator[Decision]:
+    while (decision := engine.decide()) is not None:
+        yield decision
+
+
+def test_every_metric_is_described(metrics: Metrics) -> None:
+    exported = {}
+    for family in metrics.registry.collect():
+        if family.name.startswith(("process_", "python_")):
+            continue
+        assert family.samples, f"{family.name} is not in use in this test"
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        exported[name] = (family.type, sorted(labels))
+    rows = table(section(DOCS / "metrics.md", "## Metrics"))
+    assert {unquoted(row[0]): (row[1], re.findall(r"`(\w+)`", row[2])) for row in rows} == exported
+    assert all(row[3] for row in rows)
+
+
+def test_queries_name_metrics_that_exist(metrics: Metrics) -> None:
+    exported = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    for page in PAGES:
+        named = set(
+            re.findall(
+                r"\b(?:scheduler|wholepod|rest_client)_[a-z_]+(?:total|seconds|bytes|bucket|pods|size)\b",
+                page.read_text(),
+            )
+        )
+        assert named <= exported | {family.name for family in metrics.registry.collect()}, page
+
+
+# ---- the other pages
+
+
+def test_the_plugin_api_is_described() -> None:
+    text = (DOCS / "plugins.md").read_text()
+    for name in scheduler.__all__:
+        assert f"`{name}`" in text, name
+    for event in scheduler.Wake.__members__:
+        assert f"`{event}`" in text, event
+
+
+def test_messages_to_look_up_are_messages_of_ours() -> None:
+    """Headings of troubleshooting.md quote the start of a message, … standing for what varies."""
+    headings = re.findall(r"^### `(.*)`$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert headings
+    sources = "".join(path.read_text() for path in sorted((ROOT / "scheduler").rglob("*.py")))
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # texts that go over several lines
+    for heading in headings:
+        for part in heading.split("…"):
+            assert part.strip() in joined, heading
+
+
+def test_the_example_plugin_works() -> None:
+    """As an in-process plugin; installing a package is tested with the example package."""
+    plugin = example_plugin()({"share": 0.5})
+    nodes = make_engine().state.nodes
+    for name, memory in (("small", "1Gi"), ("large", "4Gi")):
+        nodes.upsert(make_node(name).allocatable(memory=memory).obj())
+    result = plugin.filter(make_pod().req(memory="1Gi").info(), nodes.view())
+    assert result.reason_bits.tolist() == [1, 0]
+    with pytest.raises(ValueError, match="share must be"):
+        example_plugin()({"share": 1})
+    with pytest.raises(ValueError, match="takes no arguments, got shore"):
+        example_plugin()({"shore": 0.5})
