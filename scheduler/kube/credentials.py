@@ -39,7 +39,10 @@ class Access:
         configuration.disable_strict_ssl_verification = True
         library: Any = rest
         self.server: str = configuration.host.rstrip("/")
-        self.ssl_context: ssl.SSLContext = library.RESTClientObject(configuration).ssl_context
+        # Only when needed: reading the system's certificates takes a while.
+        self.ssl_context: ssl.SSLContext | bool = self.server.startswith("https:") and (
+            library.RESTClientObject(configuration).ssl_context
+        )
         self.server_hostname: str | None = configuration.tls_server_name
         self.proxy: str | None = configuration.proxy or _proxy_from_environment(self.server)
         self._configuration = configuration

@@ -38,6 +38,7 @@ _TIMEOUT_S = 10.0
 _MAX_ATTEMPTS = 4
 _RETRY_DELAY_S = 0.5
 _COMPLAIN_PERIOD_S = 60.0
+_NOT_LEADING_DELAY_S = 0.5  # until somebody cancels the bind, as one who lost the lease must
 
 J = TypeVar("J")
 
@@ -81,6 +82,8 @@ class Writer:
 
     `on_bound(uid, outcome)` is called once for each bind that was neither cancelled nor left over by
     `drain`. `on_drop(class, why)` and `on_retry(class)` count; the classes are bind, status and event.
+    `may_bind` is asked right before each bind is sent: a process that was stopped for a while finds
+    its queue as it left it, but no longer its lease.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Writer:
         client: KubeClient,
         *,
         on_bound: Callable[[str, BindOutcome], None],
+        may_bind: Callable[[], bool] = lambda: True,
         limits: WriterLimits | None = None,
         on_drop: Callable[[str, str], None] = lambda work, why: None,
         on_retry: Callable[[str], None] = lambda work: None,
@@ -96,6 +100,7 @@ class Writer:
     ) -> None:
         self._client = client
         self._on_bound = on_bound
+        self._may_bind = may_bind
         self._limits = limits or WriterLimits()
         self._on_drop = on_drop
         self._on_retry = on_retry
@@ -204,6 +209,9 @@ class Writer:
         uid = binding.request.uid
         if self._binds.get(uid) is not binding:
             return  # cancelled while it waited
+        if not self._may_bind():
+            asyncio.get_running_loop().call_later(_NOT_LEADING_DELAY_S, self._queue_bind, binding)
+            return
         self._stepping.add(binding)
         try:
             result = await binding.step(self._client)

@@ -18,12 +18,14 @@ class Writing:
     """A writer at work, and what it reported."""
 
     def __init__(self, client: KubeClient, limits: WriterLimits) -> None:
+        self.leading = True
         self.outcomes: dict[str, BindOutcome] = {}
         self.drops: list[tuple[str, str]] = []
         self.retries: list[str] = []
         self.writer = Writer(
             client,
             on_bound=self._on_bound,
+            may_bind=lambda: self.leading,
             limits=limits,
             on_drop=lambda work, why: self.drops.append((work, why)),
             on_retry=self.retries.append,
@@ -234,6 +236,20 @@ async def test_a_cancelled_pod_may_be_bound_again(api: ApiServer, start: Start, 
     await until(lambda: w.outcomes)
     await asyncio.sleep(0.3)
     assert w.outcomes == {"uid-a": Bound("n2")}
+
+
+async def test_nothing_is_bound_without_the_lease(api: ApiServer, start: Start, until: Until) -> None:
+    add(api, "a", "b")
+    w = start()
+    w.leading = False
+    w.writer.bind(bind("a"))
+    w.writer.bind(bind("b"))
+    await asyncio.sleep(0.05)
+    assert api.requests == []
+    w.writer.cancel("uid-a")
+    w.leading = True
+    await until(lambda: idle(w))
+    assert w.outcomes == {"uid-b": Bound("n1")}
 
 
 async def test_one_bind_for_a_pod_at_a_time(api: ApiServer, start: Start) -> None:
