@@ -23,11 +23,14 @@ class OracleError(RuntimeError):
 
 
 class Oracle:
-    """Judges clusters, or with `requests_only` counts single pods' requests."""
+    """Judges clusters, or with `requests_only` counts single pods' requests.
+
+    Documents with objects that the API server would refuse are refused as well.
+    """
 
     def __init__(self, *, requests_only: bool = False) -> None:
         self._process = subprocess.Popen(
-            [oracle_program(), *(["--requests"] if requests_only else [])],
+            [oracle_program(), "--validate", *(["--requests"] if requests_only else [])],
             env={**os.environ, **ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

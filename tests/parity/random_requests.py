@@ -143,7 +143,7 @@ def pod_level(rng: Random, containers: Iterable[Amounts], largest: Amounts) -> J
     total: defaultdict[str, int] = defaultdict(int)
     for amounts in containers:
         for resource, amount in amounts.items():
-            total[resource] += amount
+            total[resource] += -(-amount // MILLI) * MILLI  # as it is stored
     requested, limits = {}, {}
     for resource in ("cpu", "memory", *HUGE_PAGES):
         if resource not in largest or rng.random() > (0.6 if resource in ("cpu", "memory") else 0.1):

@@ -25,27 +25,42 @@ func main() {
 	klog.InitFlags(nil)
 	gates := flag.String("feature-gates", "", "A=true,B=false; Kubernetes' defaults otherwise")
 	requestsOnly := flag.Bool("requests", false, "documents are pods; print their requests only")
+	strict := flag.Bool("validate", false, "refuse objects that the API server would refuse")
 	flag.Parse()
-	if err := serve(*gates, *requestsOnly); err != nil {
+	if err := serve(*gates, *requestsOnly, *strict); err != nil {
 		fmt.Fprintln(os.Stderr, "oracle:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(gates string, requestsOnly bool) error {
+func serve(gates string, requestsOnly, strict bool) error {
 	if gates != "" {
 		if err := utilfeature.DefaultMutableFeatureGate.Set(gates); err != nil {
 			return err
 		}
 	}
 	if !requestsOnly {
-		return eachDocument(judge)
+		return eachDocument(func(doc *document) any {
+			if strict {
+				if err := validate(doc); err != nil {
+					return &verdict{Name: doc.Name, Error: err.Error()}
+				}
+			}
+			return judge(doc)
+		})
 	}
 	counter, err := newRequestCounter()
 	if err != nil {
 		return err
 	}
-	return eachDocument(func(pod *v1.Pod) any { return counter.count(pod) })
+	return eachDocument(func(pod *v1.Pod) any {
+		if strict {
+			if err := validatePod(pod); err != nil {
+				return &podRequests{Error: err.Error()}
+			}
+		}
+		return counter.count(pod)
+	})
 }
 
 // eachDocument answers one line per document, at once, so that a caller can ask and listen in turn.

@@ -25,6 +25,7 @@ type podRequests struct {
 	Pod    amounts      `json:"pod"`    // before the pod has a node
 	Scored cpuAndMemory `json:"scored"` // what LeastAllocated counts for it
 	OnNode *podUsage    `json:"onNode"` // what it takes of its node
+	Error  string       `json:"error,omitempty"`
 }
 
 func newRequestCounter() (*requestCounter, error) {
