@@ -169,8 +169,6 @@ class SchedulingLoop:
         self._engine.remove_pod(uid)
         self._reports.forget(uid)
         self._drop_bind(uid)
-        if pod.status.phase in ("Succeeded", "Failed"):
-            self._metrics.finished_pods.labels(pod.status.phase).inc()
         self.wake()
 
     def replace_nodes(self, nodes: Sequence[Node]) -> None:

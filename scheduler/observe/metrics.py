@@ -98,12 +98,6 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
-        self.finished_pods = Counter(
-            "wholepod_finished_pods_total",
-            "Pods seen to end, by phase; their room is free from that moment.",
-            ["phase"],
-            registry=self.registry,
-        )
         self.unreadable = Counter(
             "wholepod_unreadable_objects_total",
             "Objects that could not be read and were skipped, by resource.",

@@ -52,7 +52,7 @@ class Observer:
         self._thread.join()
 
     def wait(
-        self, holds: Callable[[Mapping[str, Json]], T], what: str, *, timeout_s: float = DEADLINE_S
+        self, holds: Callable[[Mapping[str, Json]], T | None], what: str, *, timeout_s: float = DEADLINE_S
     ) -> T:
         """The first true value of `holds(objects)`, asked again after every change."""
         deadline = time.monotonic() + timeout_s
@@ -121,3 +121,9 @@ def node_of(pod: Json | None) -> str:
 def bound(pods: Iterable[Json]) -> int:
     """How many have a node."""
     return sum(1 for pod in pods if node_of(pod))
+
+
+def condition(pod: Json | None, kind: str) -> Json:
+    """The pod's condition of a type; {} if it has none."""
+    conditions = pod["status"].get("conditions", []) if pod else []
+    return next((found for found in conditions if found["type"] == kind), {})

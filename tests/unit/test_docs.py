@@ -200,7 +200,7 @@ def metrics() -> Metrics:
             metrics.bound(decision, 0.01, 0.02)
     metrics.on_request("GET", "200", 0.01)
     metrics.leader.labels("wholepod").set(1)
-    for counter in (metrics.binds, metrics.shed, metrics.finished_pods, metrics.unreadable):
+    for counter in (metrics.binds, metrics.shed, metrics.unreadable):
         counter.labels("any").inc()
     return metrics
 
