@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import ssl
 import time
@@ -25,7 +26,9 @@ from scheduler.config import Configuration, ConfigurationError, Tls, split_addre
 from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
 from scheduler.kube.client import KubeClient
-from scheduler.kube.leader import LeaderElector, LeaseConfig
+from scheduler.kube.errors import KubeError
+from scheduler.kube.leader import LeaderElector
+from scheduler.kube.lease import LeaseConfig
 from scheduler.kube.permissions import require_permissions
 from scheduler.kube.reports import PodReports
 from scheduler.kube.selfcheck import compare_with_api
@@ -42,6 +45,10 @@ UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 """Finished pods hold no room, so they are not even listed (as in kube-scheduler)."""
 DRAIN_TIMEOUT_S = 10.0
 STALLED_AFTER_S = 60.0
+
+
+class LeadershipLost(KubeError):
+    """What this process assumes of the cluster is another leader's business now: start anew."""
 
 
 class App:
@@ -68,6 +75,7 @@ class App:
             self.engine, self.metrics, may_decide=self._may_decide, on_first_turn=_tune_collector
         )
         self._stopping = asyncio.Event()
+        self._leadership_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._elector: LeaderElector | None = None
 
     async def run(self) -> None:
@@ -129,13 +137,14 @@ class App:
             asyncio.create_task(self.loop.run(), name="decide"),
         ]
         if self._configuration.leader_election.leader_elect:
-            self._elector = self._start_elector()
-            tasks.append(asyncio.create_task(self._elector.wait_lost(), name="lease"))
+            self._elector = self._make_elector()
+            self._elector.start()
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # but for `stopping`, a task ends only by an exception
+            ends: list[asyncio.Future[Any]] = [stopping, self._leadership_lost, *tasks]
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in done:
+                end.result()  # but for `stopping`, each of them ends only by an exception
             log.info("stopping", binds_under_way=self.loop.binds_under_way)
             left = await self._writer.drain(DRAIN_TIMEOUT_S)
             log.info("stopped", undecided_binds=len(left.undecided), unsent_events=left.events)
@@ -144,7 +153,7 @@ class App:
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
             if self._elector is not None:
-                await self._elector.stop()
+                await self._elector.release()
 
     def _may_decide(self) -> bool:
         return (
@@ -154,27 +163,35 @@ class App:
             and (self._elector is None or self._elector.is_leader())
         )
 
-    def _start_elector(self) -> LeaderElector:
+    def _make_elector(self) -> LeaderElector:
         election = self._configuration.leader_election
-        elector = LeaderElector(
-            LeaseConfig(
+        try:
+            lease = LeaseConfig(
                 name=election.resource_name,
                 namespace=election.resource_namespace,
-                lease_duration_s=election.lease_duration_s,
+                lease_duration_s=math.ceil(election.lease_duration_s),
                 renew_deadline_s=election.renew_deadline_s,
                 retry_period_s=election.retry_period_s,
-            ),
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"leaderElection: {error}") from error
+        return LeaderElector(
+            lease,
             kubeconfig=self._kubeconfig,
-            on_started_leading=self._on_started_leading,
+            on_acquired=self._on_started_leading,
+            on_lost=self._on_stopped_leading,
+            on_request=self.metrics.on_request,
         )
-        elector.start()
-        return elector
 
     def _on_started_leading(self) -> None:
         # What the leader before us bound last may not have reached our watch yet.
         self._pods.relist()
         self.metrics.leader.labels(self._configuration.leader_election.resource_name).set(1)
         self.loop.wake()
+
+    def _on_stopped_leading(self, why: str) -> None:
+        if not self._leadership_lost.done():
+            self._leadership_lost.set_exception(LeadershipLost(f"leadership lost: {why}"))
 
     async def _start_server(self, stack: AsyncExitStack) -> int:
         server = Server(
