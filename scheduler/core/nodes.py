@@ -61,6 +61,7 @@ class NodeTable:
         self.object_generation = np.zeros(capacity, np.int64)
         self.taints: InternedColumn[tuple[NodeTaint, ...]] = InternedColumn((), capacity)
         self.labels: dict[str, InternedColumn[str | None]] = {}
+        self._capacity: NDArray[np.int64] | None = None
         self.objects: list[Node] = []
         self.ports: list[Counter[HostPort]] = []
 
@@ -120,13 +121,14 @@ class NodeTable:
 
     def remove(self, name: str) -> None:
         row, last = self.row_of.pop(name), len(self.names) - 1
+        self._capacity = None
         if row != last:
             for column in self._columns():
                 column[..., row] = column[..., last]
             moved = self.names[row] = self.names[last]
             self.row_of[moved] = row
             self.objects[row], self.ports[row] = self.objects[last], self.ports[last]
-            self._touch(row, node_changed=True)
+        self._touch(row, node_changed=True)  # also when no row moves: there is one less
         for column in self._columns():
             column[..., last] = 0
         self.names.pop()
@@ -143,6 +145,13 @@ class NodeTable:
             for row, node in enumerate(self.objects):
                 column.set(row, (node.metadata.labels or {}).get(key))
         return column
+
+    @property
+    def capacity(self) -> NDArray[np.int64]:
+        """int64[R]: allocatable of all nodes together."""
+        if self._capacity is None:
+            self._capacity = self.allocatable.sum(axis=1)
+        return self._capacity
 
     # ---- pods on nodes
 
@@ -172,6 +181,7 @@ class NodeTable:
             extra = np.zeros((1, self.row_generation.size), np.int64)
             self.allocatable = np.concatenate([self.allocatable, extra])
             self.requested = np.concatenate([self.requested, extra])
+            self._capacity = None
         return row
 
     # ---- internals
@@ -189,6 +199,7 @@ class NodeTable:
 
     def _append(self, name: str) -> int:
         row = len(self.names)
+        self._capacity = None
         if row == self.row_generation.size:
             self._grow(2 * row)
         self.names.append(name)
@@ -209,6 +220,7 @@ class NodeTable:
 
     def _write(self, row: int, node: Node, amounts: Mapping[str, int]) -> None:
         self.objects[row] = node
+        self._capacity = None
         self.allocatable[:, row] = 0
         for name, amount in amounts.items():
             if name == "pods":
@@ -305,7 +317,7 @@ class NodeView:
     @property
     def capacity(self) -> NDArray[np.int64]:
         """int64[R]: allocatable of the whole cluster."""
-        return np.asarray(self._table.allocatable.sum(axis=1), np.int64)
+        return self._table.capacity
 
     @property
     def mix(self) -> FrozenMix:
