@@ -161,7 +161,9 @@ class Scene:
                 return snapshot
             if time.monotonic() > deadline:
                 said = "".join(f"\n  {event.reason}: {event.note}" for event in snapshot.events)
-                raise DemoError(f"{otherwise} within {TIMEOUT_S:.0f} s. Events:{said or ' none'}")
+                raise DemoError(
+                    f"{otherwise} within {TIMEOUT_S:.0f} s. Events:{said or ' none'}\n{self._wholepod.tail()}"
+                )
             time.sleep(_POLL_S)
 
     # ---- internals
