@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+import yaml
 
 from scheduler.kube.errors import ConfigError
 
@@ -86,8 +87,13 @@ async def _from_file(paths: str, *, named_by: str) -> Access:
             config_file=paths, client_configuration=configuration, persist_config=False
         )
         plugin: Any = loader._user["exec"] if loader._user and "exec" in loader._user else None
-    except Exception as error:  # the library lets TypeErrors and parser errors of all kinds through
+    except (library.ConfigException, yaml.YAMLError) as error:
         raise ConfigError(f"kubeconfig {paths} cannot be used: {_one_line(error)}") from error
+    except Exception as error:  # what the library trips over when something is not there
+        raise ConfigError(
+            f"kubeconfig {paths} cannot be used: does its current-context name a context with a cluster "
+            f"and a user that exist? ({type(error).__name__}: {_one_line(error)})"
+        ) from error
     if plugin is not None and not (hasattr(loader, "token") or configuration.cert_file):
         raise ConfigError(f"kubeconfig {paths}: {await _why_plugin_failed(plugin)}")
 

@@ -99,6 +99,7 @@ class LeaseLock:
         self._path = f"{self._collection}/{config.name}"
         self._lease: _Lease | None = None
         self._changed_at = -math.inf
+        self._complaint = ""
 
     @property
     def leading(self) -> bool:
@@ -127,7 +128,9 @@ class LeaseLock:
                     return False
             return await self._write(self._lease)
         except (KubeError, msgspec.DecodeError) as error:
-            log.warning("lease not renewed" if self.leading else "lease not acquired", error=str(error))
+            if str(error) != self._complaint:  # once, not every two seconds
+                self._complaint = str(error)
+                log.warning("lease not renewed" if self.leading else "lease not acquired", error=str(error))
             return False
 
     async def release(self) -> None:
@@ -201,6 +204,7 @@ class LeaseLock:
     def _hold(self, lease: _Lease, *, since: float) -> None:
         self._lease = lease
         self._changed_at = since
+        self._complaint = ""
         self.leading_until = since + self._config.renew_deadline_s
         self._note_holder(self._identity)
 

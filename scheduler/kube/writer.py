@@ -16,6 +16,7 @@ the patches of a pod only the newest is kept, and no two are under way at once.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,10 @@ _TIMEOUT_S = 10.0
 _MAX_ATTEMPTS = 4
 _RETRY_DELAY_S = 0.5
 _COMPLAIN_PERIOD_S = 60.0
+# A pod that stays pending says the same at every attempt. Half of the time that the API server keeps
+# an event (--event-ttl, 1 h), so that the pod's only event is renewed when it is gone.
+_EVENT_REMEMBERED_S = 1800.0
+_EVENTS_REMEMBERED = 20_000
 _NOT_LEADING_DELAY_S = 0.5  # until somebody cancels the bind, as one who lost the lease must
 
 J = TypeVar("J")
@@ -68,13 +73,14 @@ class Drained(NamedTuple):
 
 
 class _Job(Generic[J]):
-    """A patch or an event, and how often it was tried."""
+    """A patch or an event, and how it went so far."""
 
-    __slots__ = ("attempts", "what")
+    __slots__ = ("attempts", "what", "written")
 
     def __init__(self, what: J) -> None:
         self.what = what
         self.attempts = 0
+        self.written = False
 
 
 class Writer:
@@ -123,6 +129,7 @@ class Writer:
         self._patching: set[str] = set()
         self._patch_retries: dict[str, asyncio.TimerHandle] = {}
         self._event_retries = 0
+        self._events_written: dict[str, float] = {}  # name → when, oldest first
         self._complain_at: dict[str, float] = {}
         self._draining = False
         self._progress = asyncio.Event()
@@ -156,7 +163,10 @@ class Writer:
         self._queue_patch(_Job(patch))
 
     def post_event(self, event: PodEvent) -> None:
-        """An event that exists already counts as written."""
+        """An event that exists already counts as written; one that we wrote lately is not even sent."""
+        written_at = self._events_written.get(event.event_name, -math.inf)
+        if self._clock() < written_at + _EVENT_REMEMBERED_S:
+            return
         if len(self._event_lane.waiting) >= self._limits.queued_events:
             self._on_drop(EVENT, "queue_full")
             return
@@ -250,9 +260,9 @@ class Writer:
             retry.cancel()
 
     async def _do_patch(self, uid: str) -> None:
-        job = self._patches.pop(uid, None)
+        job = None if uid in self._patching else self._patches.pop(uid, None)
         if job is None:
-            return  # dropped for a bind
+            return  # dropped for a bind, or queued once more when the one under way is done
         self._patching.add(uid)
         try:
             retry_in_s = await self._attempt(
@@ -287,6 +297,10 @@ class Writer:
         retry_in_s = await self._attempt(
             job, EVENT, method="POST", path=job.what.path, body=job.what.body(utc_now(), self._hostname)
         )
+        if job.written:
+            self._events_written[job.what.event_name] = self._clock()
+            if len(self._events_written) > _EVENTS_REMEMBERED:
+                del self._events_written[next(iter(self._events_written))]
         if retry_in_s is not None:
             self._event_retries += 1
             asyncio.get_running_loop().call_later(retry_in_s, self._retry_event, job)
@@ -304,6 +318,7 @@ class Writer:
             await self._client.request(
                 method, path, body=body, content_type=content_type, timeout_s=_TIMEOUT_S
             )
+            job.written = True
             return None
         except Unreachable:
             self._bucket.pause(UNREACHABLE_PAUSE_S)
@@ -315,7 +330,8 @@ class Writer:
         if isinstance(error, ApiError):
             match error.kind:
                 case ErrorKind.ALREADY_EXISTS:
-                    return None  # an earlier attempt, before a lost answer or a crash
+                    job.written = True  # by an earlier attempt, before a lost answer or a crash
+                    return None
                 case ErrorKind.TOO_MANY_REQUESTS:
                     self._bucket.pause(retry_after_s(error))
                     self._on_retry(work)

@@ -213,11 +213,19 @@ async def test_missing_kubeconfig_is_named(tmp_path: Path) -> None:
         await load_access(None, environ={"KUBECONFIG": "/no/where"})
 
 
-@pytest.mark.parametrize("text", ["{", "current-context: x", ""])
-async def test_broken_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "expected"),
+        ("", "does its current-context name"),
+        ("clusters: []\ncontexts: []\ncurrent-context: x", "Expected object with name x in .*contexts"),
+        ("clusters: []\ncontexts: []", "current-context"),
+    ],
+)
+async def test_broken_kubeconfig_is_named(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "broken"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"kubeconfig .*broken cannot be used: ") as caught:
+    with pytest.raises(ConfigError, match=rf"kubeconfig .*broken cannot be used: .*{why}") as caught:
         await load_access(path)
     assert "\n" not in str(caught.value)
 

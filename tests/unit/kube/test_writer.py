@@ -127,16 +127,28 @@ async def test_binds_then_patches_then_events(api: ApiServer, start: Start, unti
 
 
 async def test_a_bind_overtakes_an_event_that_waits_for_its_token(
-    api: ApiServer, start: Start, until: Until
+    api: ApiServer, client: KubeClient, until: Until
 ) -> None:
     add(api, "a")
-    w = start(qps=20.0, burst=1)
+    now = 1000.0
+    writer = Writer(
+        client,
+        on_bound=lambda uid, outcome: None,
+        limits=WriterLimits(qps=20.0, burst=1),
+        clock=lambda: now,
+    )
+    task = asyncio.create_task(writer.run())
     for i in range(3):
-        w.writer.post_event(event(f"e{i}"))
-    await until(lambda: api.requests)
-    w.writer.bind(bind("a"))
-    await until(lambda: idle(w))
-    assert api.requests[1].endswith("binding")
+        writer.post_event(event(f"e{i}"))
+    await until(lambda: len(api.events) == 1)  # no token comes for the next one while the clock stands
+    writer.bind(bind("a"))
+    for done in (2, 3, 4):
+        await asyncio.sleep(0.06)
+        assert len(api.requests) == done - 1
+        now += 0.05
+        await until(lambda done=done: len(api.requests) == done)  # type: ignore[misc]
+    assert [line.rsplit("/", 1)[1] for line in api.requests] == ["events", "binding", "events", "events"]
+    task.cancel()
 
 
 async def test_rate_limit_holds(api: ApiServer, start: Start, until: Until) -> None:
@@ -178,12 +190,12 @@ async def test_throttling_pauses_everything(api: ApiServer, start: Start, until:
     api.fault("binding", status=429, headers={"Retry-After": "1"})
     w = start()
     loop = asyncio.get_running_loop()
+    started = loop.time()
     w.writer.bind(bind("a"))
     await until(lambda: w.retries)
-    paused = loop.time()
     w.writer.post_event(event("a"))
     await until(lambda: idle(w))
-    assert loop.time() - paused >= 0.9
+    assert loop.time() - started >= 1.0
     assert [line.rsplit("/", 1)[1] for line in api.requests] == ["binding", "binding", "events"]
 
 
@@ -388,6 +400,33 @@ async def test_an_event_written_twice_exists_once(api: ApiServer, start: Start, 
     await until(lambda: idle(w))
     assert len(api.events) == 2
     assert w.drops == []
+
+
+async def test_an_event_written_lately_is_not_sent_again(
+    api: ApiServer, client: KubeClient, until: Until
+) -> None:
+    now = 1000.0
+    writer = Writer(client, on_bound=lambda uid, outcome: None, clock=lambda: now)
+    task = asyncio.create_task(writer.run())
+    for _ in range(3):
+        writer.post_event(event("a"))
+        await until(lambda: not any(writer.pending().values()))
+    assert api.count("events") == 1
+    api.events.clear()  # the API server keeps events for an hour
+    now += 1801
+    writer.post_event(event("a"))
+    await until(lambda: not any(writer.pending().values()))
+    assert len(api.events) == 1
+    task.cancel()
+
+
+async def test_an_event_that_failed_may_be_tried_again(api: ApiServer, start: Start, until: Until) -> None:
+    api.fault("events", status=403)
+    w = start()
+    for _ in range(2):
+        w.writer.post_event(event("a"))
+        await until(lambda: idle(w))
+    assert (api.count("events"), len(api.events)) == (2, 1)
 
 
 async def test_full_queues_shed_their_end(api: ApiServer, start: Start, until: Until) -> None:
