@@ -140,19 +140,26 @@ class Cycle:
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
         return Placement(self._nodes.names[row])
 
-    def fits_any(self, pod: PodInfo, rows: NDArray[np.intp]) -> bool:
-        """Whether one of these rows passes all filters for the pod."""
-        mask = np.ones(len(rows), np.bool_)
+    def rejected_by(self, pod: PodInfo, rows: NDArray[np.intp]) -> frozenset[str] | None:
+        """Who rejects the pod on these rows, the first plugin of each; None when one of them fits."""
+        prefilter = run_prefilters(self.profile, pod)
+        if prefilter.result.rejection is not None:
+            return prefilter.rejected_by
+        rejected_by = set(prefilter.rejected_by)
+        names = prefilter.result.node_names
+        if names is not None:
+            rows = rows[[self._nodes.names[row] in names for row in rows]]
         nodes = self._nodes.view(rows)
+        left = np.ones(len(rows), np.bool_)
         for plugin in self.profile.filters:
-            prefilter = plugin.prefilter(pod)
-            if prefilter.rejection is not None:
-                return False
+            if not left.any():
+                break
             if plugin.applies(pod):
-                mask &= plugin.filter(pod, nodes).reason_bits == 0
-                if not mask.any():
-                    return False
-        return True
+                rejected = left & (plugin.filter(pod, nodes).reason_bits != 0)
+                if rejected.any():
+                    rejected_by.add(plugin.name)
+                left &= ~rejected
+        return None if left.any() else frozenset(rejected_by)
 
     def explain(self, pod: PodInfo) -> tuple[FilterAnswers, FilterAnswers, NDArray[np.int64]]:
         """(static answers, usage answers, raw scores int64[plugins, n]), for tools that show them."""

@@ -49,7 +49,7 @@ class Decision:
     message: str
     attempts: int
     waited_s: float
-    """Since the pod was first seen."""
+    """Since the pod was first seen without gates."""
     rejected_by: frozenset[str] = frozenset()
 
 
@@ -190,14 +190,21 @@ class Engine:
         woken = 0
         for kind, info, rejected_by in self.queue.unschedulable_kinds():
             wakes_on = self._wakes_on[kind[0]]
-            wanted = Wake.NOTHING
+            wanted = Wake.NODE_ADD  # nobody has rejected a new node yet
             for name in rejected_by:
-                wanted |= wakes_on.get(name, Wake.NOTHING)
-            if not rejected_by:  # there was no node at all
-                wanted = Wake.NODE_ADD
+                wanted |= wakes_on[name]
             rows = [rows_of[name] for name, event in helpful.items() if event & wanted and name in rows_of]
-            if rows and self.cycles[kind[0]].fits_any(info, np.array(rows, np.intp)):
-                woken += self.queue.wake([kind], "NodeChange")
+            if not rows:
+                continue
+            try:
+                still = self.cycles[kind[0]].rejected_by(info, np.array(rows, np.intp))
+            except Exception:  # the pod's next decision will say what it was
+                still = None
+            if still is None:
+                woken += self.queue.wake(kind, "NodeChange")
+            else:
+                # One reason has gone and another has shown: from now on it is that which must go.
+                self.queue.note_rejections(kind, still)
         end = self._clock()
         self._next_wake_check = end + (end - start) * (WAKE_SHARE - 1)
         return woken

@@ -18,13 +18,17 @@ class PodInfo:
     """Wraps one version of a pod. Raises QuantityError from the constructor when a request is bad.
 
     requests: effective request of the whole pod before it has a node: millicores for cpu,
-    bytes or units for all others.
+    bytes or units for all others; in order of names, since pods that differ in nothing but the
+    order their author chose share one answer.
+    usage: what the pod takes of its node: `requests`, and what a resize has allocated meanwhile.
     """
 
     def __init__(self, pod: Pod) -> None:
         self.pod = pod
         self.uid = pod.metadata.uid
-        self.requests: dict[str, int] = pod_requests(pod)
+        self.requests: dict[str, int] = dict(sorted(pod_requests(pod).items()))
+        # Read now, as it raises too: when the pod is taken into account it is too late to refuse it.
+        self.usage: dict[str, int] = pod_requests_on_node(pod)
 
     @cached_property
     def name(self) -> str:
@@ -95,11 +99,6 @@ class PodInfo:
     def scored_requests(self) -> tuple[int, int]:
         """The same as LeastAllocated counts it for a pod to place: without pod-level resources."""
         return scored_requests(self.pod)
-
-    @cached_property
-    def usage(self) -> dict[str, int]:
-        """What the pod takes of its node: `requests`, and what a resize has allocated meanwhile."""
-        return pod_requests_on_node(self.pod)
 
     @cached_property
     def uid_hash(self) -> int:

@@ -21,6 +21,8 @@ from scheduler.core.profile import Key
 INITIAL_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 10.0
 FLUSH_AFTER_S = 300.0
+_STALE_ENTRIES = 1024
+"""Entries of a heap that may be stale before it is looked through for them."""
 
 Kind = tuple[str, Key]
 """(schedulerName, key): pods that get the same answers."""
@@ -49,6 +51,19 @@ class QueuedPod:
         """Bumped by every move, so that a heap's older entries for this pod are known as stale."""
 
 
+_Heap = list[tuple[float, int, int, QueuedPod]]
+"""(order, arrival, ticket, pod); an entry whose ticket is not the pod's is stale."""
+
+
+class _Asleep:
+    """The unschedulable pods of one kind, in the order of falling asleep."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, QueuedPod] = {}
+        self.rejected_by: set[str] = set()
+        """All the plugins that have rejected any of them since the first fell asleep."""
+
+
 class SchedulingQueue:
     """All waiting pods by uid. `clock` gives seconds from any fixed point."""
 
@@ -65,9 +80,9 @@ class SchedulingQueue:
         self._flush_after_s = flush_after_s
         self._pods: dict[str, QueuedPod] = {}
         self._sequence = count()
-        self._active: list[tuple[int, int, int, QueuedPod]] = []
-        self._backoff: list[tuple[float, int, int, QueuedPod]] = []
-        self._waiting: dict[Kind, dict[str, QueuedPod]] = {}
+        self._active: _Heap = []
+        self._backoff: _Heap = []
+        self._asleep: dict[Kind, _Asleep] = {}
         self._next_flush = clock() + flush_after_s
         """No sleeping pod is due before; may be too early, never too late."""
         self.incoming: Counter[tuple[str, str]] = Counter()
@@ -105,8 +120,11 @@ class SchedulingQueue:
         if info.gated:
             if pod.place is not Place.GATED:
                 self._move(pod, Place.GATED, "PodUpdate")
-        elif pod.place is Place.GATED or (changed and pod.place is not Place.BACKOFF):
+        elif pod.place is Place.GATED:
+            pod.first_seen = self._clock()  # how long a gate was closed is not our doing
             self._move(pod, Place.ACTIVE, "PodUpdate")
+        elif changed and pod.place is not Place.BACKOFF:
+            self._try_again(pod, "PodUpdate")
 
     def remove(self, uid: str) -> QueuedPod | None:
         """Forgets a pod, wherever it is."""
@@ -114,6 +132,9 @@ class SchedulingQueue:
         if pod is not None:
             self._unlist(pod)
             pod.ticket += 1
+            # Nobody pops on a standby, yet pods come and go there for weeks.
+            self._active = _without_stale(self._active, len(self._pods))
+            self._backoff = _without_stale(self._backoff, len(self._pods))
         return pod
 
     def pop(self) -> QueuedPod | None:
@@ -141,25 +162,28 @@ class SchedulingQueue:
     def unschedulable_kinds(self) -> list[tuple[Kind, PodInfo, frozenset[str]]]:
         """Kinds asleep, with one pod of each and all the plugins that rejected any of them."""
         return [
-            (kind, next(iter(pods.values())).info, frozenset().union(*(p.rejected_by for p in pods.values())))
-            for kind, pods in self._waiting.items()
+            (kind, next(iter(asleep.pods.values())).info, frozenset(asleep.rejected_by))
+            for kind, asleep in self._asleep.items()
         ]
 
-    def wake(self, kinds: Iterable[Kind], event: str) -> int:
-        """Moves all pods of these kinds to active, or to backoff where it is not over yet."""
-        now, woken = self._clock(), 0
-        for kind in kinds:
-            for pod in list(self._waiting.get(kind, {}).values()):
-                self._move(pod, Place.BACKOFF if pod.backoff_until > now else Place.ACTIVE, event)
-                woken += 1
-        return woken
+    def note_rejections(self, kind: Kind, plugins: Iterable[str]) -> None:
+        """These plugins, too, keep the sleeping pods of a kind from some node by now."""
+        self._asleep[kind].rejected_by.update(plugins)
+
+    def wake(self, kind: Kind, event: str) -> int:
+        """Moves all sleeping pods of a kind to active, or to backoff where it is not over yet."""
+        asleep = self._asleep.get(kind)
+        pods = list(asleep.pods.values()) if asleep is not None else []
+        for pod in pods:
+            self._try_again(pod, event)
+        return len(pods)
 
     def next_due(self) -> float | None:
         """When `pop` may find more than now without an event: a backoff or a flush that ends."""
         while self._backoff and self._backoff[0][2] != self._backoff[0][3].ticket:
             heapq.heappop(self._backoff)
         times = [self._backoff[0][0]] if self._backoff else []
-        if self._waiting:
+        if self._asleep:
             times.append(self._next_flush)
         return min(times, default=None)
 
@@ -182,13 +206,15 @@ class SchedulingQueue:
         if now < self._next_flush:
             return
         self._next_flush = now + self._flush_after_s
-        for pods in list(self._waiting.values()):
-            # Insertion order is order of falling asleep, so the first that stays ends the search.
-            for pod in list(pods.values()):
+        for asleep in list(self._asleep.values()):
+            for pod in list(asleep.pods.values()):
                 if pod.since + self._flush_after_s > now:
                     self._next_flush = min(self._next_flush, pod.since + self._flush_after_s)
-                    break
+                    break  # the others fell asleep later
                 self._move(pod, Place.ACTIVE, "UnschedulableTimeout")
+
+    def _try_again(self, pod: QueuedPod, event: str) -> None:
+        self._move(pod, Place.BACKOFF if pod.backoff_until > self._clock() else Place.ACTIVE, event)
 
     def _move(self, pod: QueuedPod, place: Place, event: str) -> None:
         self._unlist(pod)
@@ -200,9 +226,20 @@ class SchedulingQueue:
         elif place is Place.BACKOFF:
             heapq.heappush(self._backoff, (pod.backoff_until, pod.sequence, pod.ticket, pod))
         elif place is Place.UNSCHEDULABLE:
-            self._waiting.setdefault(pod.kind, {})[pod.info.uid] = pod
+            asleep = self._asleep.setdefault(pod.kind, _Asleep())
+            asleep.pods[pod.info.uid] = pod
+            asleep.rejected_by |= pod.rejected_by
 
     def _unlist(self, pod: QueuedPod) -> None:
-        pods = self._waiting.get(pod.kind)
-        if pods is not None and pods.pop(pod.info.uid, None) is not None and not pods:
-            del self._waiting[pod.kind]
+        asleep = self._asleep.get(pod.kind)
+        if asleep is not None and asleep.pods.pop(pod.info.uid, None) is not None and not asleep.pods:
+            del self._asleep[pod.kind]
+
+
+def _without_stale(heap: _Heap, live: int) -> _Heap:
+    """The heap without stale entries, once these outnumber what can be live."""
+    if len(heap) <= 2 * live + _STALE_ENTRIES:
+        return heap
+    kept = [entry for entry in heap if entry[2] == entry[3].ticket]
+    heapq.heapify(kept)
+    return kept

@@ -1,0 +1,15 @@
+"""What all tests share: how hard the property tests look.
+
+`--hypothesis-profile=faults` (make faults) looks for much longer than the default, which has to fit
+into every run of the tests. The clock of a busy machine must fail nothing, so there are no deadlines.
+"""
+
+from hypothesis import HealthCheck, settings
+
+_SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+settings.register_profile("default", deadline=None, suppress_health_check=_SLOW_IS_FINE)
+settings.register_profile(
+    "faults", deadline=None, suppress_health_check=_SLOW_IS_FINE, max_examples=5000, print_blob=True
+)
+settings.load_profile("default")

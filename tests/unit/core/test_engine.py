@@ -1,0 +1,421 @@
+"""The engine's calls one by one; their interplay is in tests/property/test_engine_model.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.plugin import FilterPlugin, FilterResult, Wake, passes, rejects
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Profile
+from scheduler.core.queue import Place
+from scheduler.quantity import QuantityError
+from tests.builders import Clock, NodeBuilder, PodBuilder, make_engine, make_node, make_pod
+
+
+class Cluster:
+    """An engine in virtual time."""
+
+    def __init__(self, *profiles: Profile) -> None:
+        self.clock = Clock()
+        self.engine: Engine = make_engine(self.clock, *profiles)
+
+    def nodes(self, *nodes: NodeBuilder) -> None:
+        for node in nodes:
+            self.engine.upsert_node(node.obj())
+
+    def pods(self, *pods: PodBuilder) -> None:
+        for pod in pods:
+            self.engine.upsert_pod(pod.obj())
+
+    def decide(self) -> Decision:
+        decision = self.engine.decide()
+        assert decision is not None
+        return decision
+
+    def wakes(self) -> bool:
+        """Whether a pod is due now."""
+        self.clock.advance(60)
+        decision = self.engine.decide()
+        return decision is not None
+
+    @property
+    def places(self) -> dict[str, Place]:
+        return {queued.info.pod.metadata.name: queued.place for queued in self.engine.queue}
+
+
+SMALL = "default/small"
+
+
+def small_pod(name: str = "small") -> PodBuilder:
+    return make_pod(name).req(cpu="1", memory="1Gi")
+
+
+def full_node(name: str = "n") -> NodeBuilder:
+    return make_node(name).allocatable(cpu="500m")
+
+
+def test_a_placed_pod_is_assumed_at_once() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n").allocatable(pods="1"))
+    cluster.pods(small_pod("a"), small_pod("b"))
+    first, second = cluster.decide(), cluster.decide()
+    assert (first.verdict, first.node, first.attempts) == (Verdict.PLACED, "n", 1)
+    assert (second.verdict, second.node) == (Verdict.UNSCHEDULABLE, None)
+    assert second.message == "0/1 nodes are available: 1 Too many pods."
+    assert second.rejected_by == {"NodeResourcesFit"}
+    assert cluster.engine.state.assumed_count == 1
+
+
+def test_without_nodes() -> None:
+    cluster = Cluster()
+    cluster.pods(small_pod())
+    assert cluster.decide().message == "no nodes available to schedule pods"
+    cluster.nodes(make_node("n"))
+    assert cluster.wakes()
+
+
+def test_the_time_waited_does_not_count_gates() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    cluster.pods(small_pod().gated())
+    cluster.clock.advance(100)
+    cluster.pods(small_pod())
+    cluster.clock.advance(3)
+    assert cluster.decide().waited_s == 3
+
+
+def test_terminating_pods_are_left_alone() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    cluster.pods(small_pod("never queued").terminating(), small_pod())
+    cluster.pods(small_pod().terminating())
+    decision = cluster.decide()
+    assert (decision.verdict, decision.message) == (
+        Verdict.TERMINATING,
+        "skip schedule deleting pod: default/small",
+    )
+    assert not cluster.engine.knows(decision.pod.uid)
+    assert cluster.engine.decide() is None
+
+
+def test_pods_of_other_schedulers_are_not_ours() -> None:
+    cluster = Cluster()
+    cluster.pods(small_pod().scheduler("somebody-else"))
+    assert not cluster.engine.knows("uid-of-default/small")
+
+
+# ---- binds
+
+
+@pytest.fixture
+def placed() -> Cluster:
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    cluster.pods(small_pod())
+    assert cluster.decide().node == "n"
+    return cluster
+
+
+UID = "uid-of-default/small"
+
+
+def test_confirmed_by_the_answer_then_by_the_watch(placed: Cluster) -> None:
+    engine = placed.engine
+    engine.bind_confirmed(UID)
+    assert UID not in engine.queue
+    assert engine.state.pods[UID].assumed
+    placed.pods(small_pod())  # the watch is behind
+    assert UID not in engine.queue
+    placed.pods(small_pod().on("n"))
+    assert not engine.state.pods[UID].assumed
+
+
+def test_confirmed_by_the_watch_then_by_the_answer(placed: Cluster) -> None:
+    placed.pods(small_pod().on("n"))
+    placed.engine.bind_confirmed(UID)
+    assert UID not in placed.engine.queue
+    assert placed.engine.state.assumed_count == 0
+
+
+def test_a_refused_bind_gives_the_room_back_and_tries_again(placed: Cluster) -> None:
+    placed.engine.bind_failed(UID)
+    assert placed.engine.state.pods == {}
+    assert placed.engine.decide() is None, "it backs off first"
+    placed.clock.advance(1)
+    assert placed.decide().attempts == 2
+
+
+def test_a_refused_bind_wakes_those_who_wanted_the_room() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n").allocatable(cpu="1"))
+    cluster.pods(small_pod("a"), small_pod("b"))
+    assert cluster.decide().node == "n"
+    assert cluster.decide().node is None
+    cluster.engine.bind_failed("uid-of-default/a")
+    cluster.engine.remove_pod("uid-of-default/a")
+    assert cluster.wakes()
+
+
+def test_a_void_bind_gives_the_room_back_for_good(placed: Cluster) -> None:
+    placed.engine.bind_void(UID)
+    assert not placed.engine.knows(UID)
+
+
+def test_bound_elsewhere_is_believed(placed: Cluster) -> None:
+    placed.nodes(make_node("m"))
+    placed.pods(small_pod().on("m"))
+    placed.engine.bind_void(UID)
+    assert placed.engine.state.pods[UID].node == "m"
+    assert list(placed.engine.state.nodes.pod_count[:2]) == [0, 1]
+
+
+def test_a_pod_that_is_gone_is_not_tried_again(placed: Cluster) -> None:
+    placed.engine.remove_pod(UID)
+    placed.engine.bind_failed(UID)
+    assert not placed.engine.knows(UID)
+
+
+# ---- waking
+
+Action = Callable[[Cluster], object]
+
+WAKING: dict[str, Action] = {
+    "a new node": lambda c: c.nodes(make_node("other")),
+    "a larger node": lambda c: c.nodes(make_node("n").allocatable(cpu="5")),
+    "a pod that finished": lambda c: c.pods(make_pod("big").req(cpu="4").on("n").phase("Succeeded")),
+    "a pod that was deleted": lambda c: c.engine.remove_pod("uid-of-default/big"),
+    "a pod that shrank": lambda c: c.pods(make_pod("big").req(cpu="2").on("n")),
+}
+NOT_WAKING: dict[str, Action] = {
+    "a heartbeat": lambda c: c.nodes(make_node("n").annotations(beat="2")),
+    "labels": lambda c: c.nodes(make_node("n").labels({"zone": "a"})),
+    "a new node that is too small": lambda c: c.nodes(full_node("other")),
+    "a pod that shrank too little": lambda c: c.pods(make_pod("big").req(cpu="3500m").on("n")),
+    "another pod that waits": lambda c: c.pods(make_pod("gated").gated()),
+    "a node that left": lambda c: c.engine.remove_node("n"),
+}
+
+
+@pytest.mark.parametrize("what", [*WAKING, *NOT_WAKING])
+def test_only_what_can_help_wakes(what: str) -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    cluster.pods(make_pod("big").req(cpu="4").on("n"), small_pod())
+    assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
+    {**WAKING, **NOT_WAKING}[what](cluster)
+    assert cluster.wakes() == (what in WAKING)
+
+
+def test_a_second_reason_that_shows_is_waited_for_too() -> None:
+    """Cordoned at first: of what else is wrong with the node nothing has been said yet."""
+    cluster = Cluster()
+    cluster.nodes(make_node("n").cordoned())
+    cluster.pods(make_pod("big").req(cpu="4").on("n"), small_pod())
+    assert cluster.decide().rejected_by == {"NodeUnschedulable"}
+    cluster.nodes(make_node("n"))
+    assert not cluster.wakes()
+    cluster.engine.remove_pod("uid-of-default/big")
+    assert cluster.wakes()
+
+
+def test_waking_one_kind_leaves_the_other_asleep() -> None:
+    cluster = Cluster()
+    cluster.nodes(full_node())
+    cluster.pods(small_pod(), make_pod("large").req(cpu="8"))
+    assert {cluster.decide().verdict, cluster.decide().verdict} == {Verdict.UNSCHEDULABLE}
+    cluster.nodes(make_node("n"))
+    cluster.clock.advance(60)
+    cluster.engine.wake_helped()
+    assert cluster.places == {"small": Place.ACTIVE, "large": Place.UNSCHEDULABLE}
+
+
+def test_wake_checks_take_a_bounded_share_of_the_time() -> None:
+    cluster = Cluster()
+    cluster.nodes(full_node())
+    cluster.pods(small_pod())
+    cluster.decide()
+    checks = []
+
+    def slow(pod: PodInfo, rows: Any) -> frozenset[str]:
+        checks.append(cluster.clock())
+        cluster.clock.advance(1)
+        return frozenset()
+
+    cycle: Any = cluster.engine.cycles["wholepod"]
+    cycle.rejected_by = slow
+    for i in range(100):
+        cluster.nodes(full_node().allocatable(cpu=f"{i}m"))
+        cluster.engine.wake_helped()
+        cluster.clock.advance(0.1)
+    assert [later - earlier >= 4 for earlier, later in pairwise(checks)] == [True] * 3
+    due = cluster.engine.next_due()
+    assert due is not None
+    assert due <= cluster.clock() + 4
+
+
+def test_next_due() -> None:
+    cluster = Cluster()
+    assert cluster.engine.next_due() is None
+    cluster.pods(small_pod())
+    assert cluster.engine.next_due() == cluster.clock()
+    cluster.decide()
+    due = cluster.engine.next_due()
+    assert due is not None
+    assert due > cluster.clock()
+    cluster.nodes(make_node("n"))
+    assert cluster.engine.next_due() == cluster.clock()
+
+
+# ---- plugins that fail
+
+
+class Moody(FilterPlugin):
+    """Fails on nodes it is told to."""
+
+    name = "Moody"
+    reads = ()
+    wakes_on = Wake.NODE_ADD
+    broken: ClassVar[set[str]] = set()
+
+    def reasons(self, pod: PodInfo) -> tuple[str, ...]:
+        return ("node(s) were not liked",)
+
+    def filter(self, pod: PodInfo, nodes: Any) -> FilterResult:
+        if self.broken & set(nodes.names):
+            raise RuntimeError("bad day")
+        return rejects(np.array([name == "n" for name in nodes.names]), unresolvable=True)
+
+
+@pytest.fixture
+def moody(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr(Moody, "broken", set())
+    cluster = Cluster(Profile("wholepod", [Moody()], []))
+    cluster.nodes(make_node("n"))
+    cluster.pods(make_pod())
+    return cluster
+
+
+def test_a_failing_plugin_is_one_pods_trouble(moody: Cluster) -> None:
+    Moody.broken.add("n")
+    decision = moody.decide()
+    assert (decision.verdict, decision.message) == (
+        Verdict.ERROR,
+        "deciding failed with RuntimeError: bad day",
+    )
+    assert moody.engine.decide() is None
+    Moody.broken.clear()
+    moody.clock.advance(1)
+    assert moody.decide().message == "0/1 nodes are available: 1 node(s) were not liked."
+
+
+def test_a_plugin_that_fails_in_a_wake_check_is_no_more_than_that(moody: Cluster) -> None:
+    assert moody.decide().verdict is Verdict.UNSCHEDULABLE
+    Moody.broken.add("m")
+    moody.nodes(make_node("m"))
+    moody.clock.advance(60)
+    assert moody.decide().verdict is Verdict.ERROR
+
+
+class Choosy(FilterPlugin):
+    """Rejects all nodes and thinks no event could change that."""
+
+    name = "Choosy"
+    reads = ()
+    wakes_on = Wake.NOTHING
+
+    def reasons(self, pod: PodInfo) -> tuple[str, ...]:
+        return ("node(s) were known",)
+
+    def filter(self, pod: PodInfo, nodes: Any) -> FilterResult:
+        old = np.array([name == "n" for name in nodes.names])
+        return rejects(old, unresolvable=True) if old.any() else passes(nodes.count)
+
+
+def test_a_new_node_is_always_worth_a_look() -> None:
+    """No plugin has rejected it yet, so none has to name it in `wakes_on`."""
+    cluster = Cluster(Profile("wholepod", [Choosy()], []))
+    cluster.nodes(make_node("n"))
+    cluster.pods(make_pod())
+    assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
+    cluster.nodes(make_node("m"))
+    assert cluster.wakes()
+
+
+# ---- bad objects
+
+
+def test_a_waiting_pod_that_cannot_be_read_is_not_scheduled() -> None:
+    cluster = Cluster()
+    cluster.pods(small_pod())
+    with pytest.raises(QuantityError, match="'lots'"):
+        cluster.pods(make_pod("small").req(cpu="lots"))
+    assert cluster.engine.decide() is None
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_status_that_cannot_be_read_is_refused_before_anything_has_changed(waiting: bool) -> None:
+    status = [{"name": "c0", "allocatedResources": {"cpu": "lots"}}]
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    pod = small_pod().status(containerStatuses=status)
+    with pytest.raises(QuantityError):
+        cluster.pods(pod if waiting else pod.on("n"))
+    assert cluster.engine.decide() is None
+    assert not cluster.engine.knows(UID)
+    cluster.engine.remove_pod(UID)
+    assert cluster.engine.state.nodes.pod_count[0] == 0
+
+
+def test_a_node_that_cannot_be_read_keeps_its_former_self() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n").allocatable(cpu="1"))
+    with pytest.raises(QuantityError):
+        cluster.nodes(make_node("n").allocatable(cpu="lots"))
+    with pytest.raises(QuantityError):
+        cluster.nodes(make_node("new").allocatable(cpu="lots"))
+    assert cluster.engine.state.nodes.names == ["n"]
+    assert cluster.engine.state.nodes.allocatable[0, 0] == 1000
+
+
+# ---- complete lists
+
+
+def test_a_list_of_pods_replaces_what_is_known() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    cluster.pods(small_pod("goes"), small_pod("stays"), small_pod("gets a node"), small_pod("there").on("n"))
+    listed = [
+        small_pod("stays"),
+        small_pod("gets a node").on("n"),
+        small_pod("new, younger").created("2026-01-02T00:00:00Z"),
+        small_pod("new, older").created("2026-01-01T00:00:00Z"),
+        make_pod("unreadable").req(cpu="lots"),
+    ]
+    [(pod, error)] = cluster.engine.replace_pods([pod.obj() for pod in listed])
+    assert (pod.metadata.name, type(error)) == ("unreadable", QuantityError)
+    assert list(cluster.places) == ["stays", "new, older", "new, younger"]
+    assert list(cluster.engine.state.pods) == ["uid-of-default/gets a node"]
+
+
+def test_a_list_of_nodes_replaces_what_is_known() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("goes"), make_node("stays"))
+    listed = [make_node("stays"), make_node("new"), make_node("unreadable").allocatable(cpu="lots")]
+    [(node, _)] = cluster.engine.replace_nodes([node.obj() for node in listed])
+    assert node.metadata.name == "unreadable"
+    assert cluster.engine.state.nodes.names == ["stays", "new"]
+
+
+def test_a_list_wakes_whom_it_helps() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    cluster.pods(make_pod("big").req(cpu="4").on("n"), small_pod())
+    assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
+    cluster.engine.replace_pods([small_pod().obj()])
+    assert cluster.wakes()
