@@ -127,7 +127,7 @@ def _run(configuration: Configuration) -> None:
     import uvloop
 
     from scheduler.app import App
-    from scheduler.kube.errors import KubeError
+    from scheduler.kube.errors import ConfigError, KubeError
     from scheduler.observe import logs
     from scheduler.plugins import PluginError
 
@@ -138,7 +138,7 @@ def _run(configuration: Configuration) -> None:
 
     try:
         uvloop.run(serve())
-    except (ConfigurationError, PluginError) as error:
+    except (ConfigurationError, PluginError, ConfigError) as error:
         _fail(error, EXIT_CONFIGURATION)
     except KubeError as error:
         _fail(error, EXIT_CLUSTER)
