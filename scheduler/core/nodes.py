@@ -31,6 +31,8 @@ NodeTaint = tuple[str, str, str]
 
 Rows = slice | NDArray[np.intp]
 _MIN_CAPACITY = 64
+_MAX_LABEL_COLUMNS = 256
+_MIN_RESOURCES_TO_COMPACT = 64
 _FEW = 64
 _TOUCHED_KEPT = 4096
 
@@ -43,6 +45,7 @@ class NodeTable:
         self.names: list[str] = []
         self.row_of: dict[str, int] = {}
         self.resources = {"cpu": CPU, "memory": MEMORY, "ephemeral-storage": EPHEMERAL_STORAGE}
+        self._compact_resources_at = _MIN_RESOURCES_TO_COMPACT
         self.generation = 0
         self._touched: list[int] = []
         """Row of each generation after `_touched_base`: a short cut to the rows that changed last."""
@@ -134,16 +137,20 @@ class NodeTable:
         self.names.pop()
         self.objects.pop()
         self.ports.pop()
-        for interned in self._interned():
-            interned.compact(len(self.names))
 
     def label_column(self, key: str) -> InternedColumn[str | None]:
-        """Interned values of one label key (id 0: no such label); indexed on first use."""
-        column = self.labels.get(key)
+        """Interned values of one label key (id 0: no such label); indexed on first use.
+
+        Which keys there are is up to whoever writes pods, so only those used last are kept.
+        """
+        column = self.labels.pop(key, None)
         if column is None:
-            column = self.labels[key] = InternedColumn(None, self.row_generation.size)
+            if len(self.labels) >= _MAX_LABEL_COLUMNS:
+                del self.labels[next(iter(self.labels))]
+            column = InternedColumn(None, self.row_generation.size)
             for row, node in enumerate(self.objects):
                 column.set(row, (node.metadata.labels or {}).get(key))
+        self.labels[key] = column
         return column
 
     @property
@@ -177,6 +184,9 @@ class NodeTable:
         """The resource's row in the 2-D arrays, added when it is new."""
         row = self.resources.get(name)
         if row is None:
+            if len(self.resources) >= self._compact_resources_at:
+                self._compact_resources()
+            self._capacity = None
             row = self.resources[name] = len(self.resources)
             extra = np.zeros((1, self.row_generation.size), np.int64)
             self.allocatable = np.concatenate([self.allocatable, extra])
@@ -185,6 +195,15 @@ class NodeTable:
         return row
 
     # ---- internals
+
+    def _compact_resources(self) -> None:
+        """Forgets resources that no node offers and no pod takes any more: anybody may make up names."""
+        used: Mask = np.asarray(self.allocatable.any(axis=1) | self.requested.any(axis=1))
+        used[: EPHEMERAL_STORAGE + 1] = True
+        self.allocatable, self.requested = self.allocatable[used], self.requested[used]
+        names = [name for name, row in self.resources.items() if used[row]]
+        self.resources = {name: row for row, name in enumerate(names)}
+        self._compact_resources_at = max(_MIN_RESOURCES_TO_COMPACT, 2 * len(self.resources))
 
     def _interned(self) -> Iterator[InternedColumn[Any]]:
         yield self.taints
@@ -233,6 +252,8 @@ class NodeTable:
         labels = node.metadata.labels or {}
         for key, column in self.labels.items():
             column.set(row, labels.get(key))
+        for interned in self._interned():
+            interned.compact(len(self.names))
         self._touch(row, node_changed=True)
 
     def _touch(self, row: int, *, node_changed: bool = False) -> None:
