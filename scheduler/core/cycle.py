@@ -27,7 +27,8 @@ NO_NODES = "no nodes available to schedule pods"
 
 _PASSES = 127
 _INFEASIBLE = np.iinfo(np.int64).min
-_CACHED_KINDS = 256
+CACHED_KINDS = 256
+"""Kinds of pods whose answers are kept; each takes some 26 bytes a node."""
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 T = TypeVar("T")
@@ -96,7 +97,7 @@ class PreFilterAnswer:
 class Cycle:
     """Decides for one profile against one node table."""
 
-    def __init__(self, profile: Profile, nodes: NodeTable) -> None:
+    def __init__(self, profile: Profile, nodes: NodeTable, *, cached_kinds: int = CACHED_KINDS) -> None:
         self.profile, self._nodes = profile, nodes
         filters = list(enumerate(profile.filters))
         self._static_filters = [(i, p) for i, p in filters if not p.reads_usage]
@@ -106,9 +107,8 @@ class Cycle:
             [*profile.filters, *(s.plugin for s in profile.scores)]
         )
         self._mixes = len(profile.scores) > 1 and any(not s.plugin.normalized for s in profile.scores)
-        self._weights = np.array([s.weight for s in profile.scores], np.int64)[:, None]
-        self._static: _Recent[FilterAnswers] = _Recent(_CACHED_KINDS)
-        self._kinds: _Recent[_Answers] = _Recent(_CACHED_KINDS)
+        self._static: _Recent[FilterAnswers] = _Recent(cached_kinds)
+        self._kinds: _Recent[_Answers] = _Recent(cached_kinds)
 
     def place(self, pod: PodInfo, key: Key | None = None) -> Placement:
         """The best node for the pod as things stand; nothing is changed by asking."""

@@ -1,0 +1,138 @@
+"""Cached answers equal fresh ones, whatever happened to the nodes in between.
+
+A cycle that lives through a random history is asked again and again, and each time its answer has
+to be that of a cycle that was made a moment ago and has nothing cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.core.cycle import CACHED_KINDS, Cycle
+from scheduler.core.mix import EPOCH_ARRIVALS, ShapeMix
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Profile
+from scheduler.core.state import ClusterState
+from tests.builders import NodeBuilder, make_node, make_pod, make_profile
+
+GPU = "example.com/gpu"
+PASSES = 127
+
+PROFILES: dict[str, Callable[[], Profile]] = {
+    "kube": lambda: make_profile(preset="kube"),
+    "memory-fit": lambda: make_profile(preset="memory-fit"),
+    "tight": lambda: make_profile(pluginConfig=[{"name": "MemoryFit", "args": {"objective": "tight"}}]),
+    "mixed": lambda: make_profile(
+        plugins={"score": {"enabled": [{"name": "NodeResourcesFit", "weight": 3}, {"name": "MemoryFit"}]}}
+    ),
+}
+
+WAITING: list[PodInfo] = [
+    make_pod("plain").req(cpu="500m", memory="512Mi").info(),
+    make_pod("plain-too").req(cpu="500m", memory="512Mi").info(),
+    make_pod("large").req(cpu="2", memory="3Gi").info(),
+    make_pod("gpu").req({GPU: "1"}, cpu="1", memory="1Gi").info(),
+    make_pod("gpu-too").req(cpu="500m", memory="1Gi").req({GPU: "1"}, cpu="500m", memory="0").info(),
+    make_pod("zonal").req(memory="1Gi").selector({"zone": "a"}).info(),
+    make_pod("tolerant").req(memory="1Gi").toleration(operator="Exists").info(),
+    make_pod("web").host_port(80).req(memory="256Mi").info(),
+    make_pod("pinned").pinned_to("n1", "n7").info(),
+    make_pod("nothing").info(),
+]
+
+names = st.integers(0, 7).map(lambda i: f"n{i}")
+
+
+@st.composite
+def nodes(draw: st.DrawFn) -> NodeBuilder:
+    node = make_node(draw(names)).allocatable(
+        cpu=draw(st.sampled_from(["1", "2", "4"])),
+        memory=draw(st.sampled_from(["1Gi", "4Gi", "8Gi"])),
+        pods=draw(st.sampled_from(["1", "3", "110"])),
+    )
+    if draw(st.booleans()):
+        node.allocatable({GPU: draw(st.sampled_from(["0", "1", "2"]))})
+    if draw(st.booleans()):
+        node.labels({"zone": draw(st.sampled_from(["a", "b"]))})
+    if draw(st.integers(0, 3)) == 0:
+        node.taint("t", effect=draw(st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"])))
+    return node.cordoned(draw(st.integers(0, 3)) == 0)
+
+
+changes = st.one_of(
+    st.tuples(st.just("node"), nodes()),
+    st.tuples(st.just("no node"), names),
+    st.tuples(st.just("pod"), st.tuples(st.sampled_from(WAITING), names, st.integers(0, 20))),
+    st.tuples(st.just("no pod"), st.integers(0, 20)),
+    st.tuples(st.just("new mix"), st.sampled_from(WAITING)),
+)
+
+
+class History:
+    """The state and a mix, changed step by step."""
+
+    def __init__(self) -> None:
+        self.mix = ShapeMix()
+        self.state = ClusterState(self.mix.frozen)
+        self.arrivals = 0
+
+    def apply(self, change: tuple[str, Any]) -> None:
+        match change:
+            case "node", node:
+                self.state.upsert_node(node.obj())
+            case "no node", name:
+                self.state.remove_node(name)
+            case "pod", (like, node, number):
+                manifest = make_pod(f"p{number}").on(node)
+                manifest._containers = [dict(c) for c in like_containers(like)]
+                self.state.confirm(manifest.info())
+            case "no pod", number:
+                self.state.remove_pod(f"uid-of-default/p{number}")
+            case "new mix", like:
+                for _ in range(EPOCH_ARRIVALS):
+                    self.arrivals += 1
+                    self.mix.observe(str(self.arrivals), like.requests or {"cpu": 1}, daemon=False)
+                self.state.nodes.mix = self.mix.frozen
+
+
+def like_containers(pod: PodInfo) -> list[dict[str, Any]]:
+    requests = {name: f"{n}m" if name == "cpu" else str(n) for name, n in pod.requests.items()}
+    ports = [{"hostPort": port} for _, port, _ in pod.host_ports]
+    return [{"name": "c", "resources": {"requests": requests}, "ports": ports}]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@given(
+    kinds_kept=st.sampled_from([CACHED_KINDS, 2]),
+    start=st.lists(nodes(), max_size=8),
+    steps=st.lists(st.tuples(changes, st.lists(st.sampled_from(WAITING), max_size=3)), max_size=25),
+)
+def test_cached_answers_are_fresh_answers(
+    profile: str,
+    kinds_kept: int,
+    start: list[NodeBuilder],
+    steps: list[tuple[tuple[str, Any], list[PodInfo]]],
+) -> None:
+    """A pod asked for after every step would hide mistakes that several changes make together."""
+    history = History()
+    make = PROFILES[profile]
+    lasting = Cycle(make(), history.state.nodes, cached_kinds=kinds_kept)
+    for node in start:
+        history.apply(("node", node))
+    for change, asked in [*steps, (("no pod", 0), WAITING)]:
+        history.apply(change)
+        for pod in asked:
+            fresh = Cycle(make(), history.state.nodes)
+            assert lasting.place(pod) == fresh.place(pod)
+            (*filters, raw), (*fresh_filters, fresh_raw) = lasting.explain(pod), fresh.explain(pod)
+            for answers, expected in zip(filters, fresh_filters, strict=True):
+                assert answers.first.tolist() == expected.first.tolist()
+                assert answers.bits.tolist() == expected.bits.tolist()
+            feasible = np.all([answers.first == PASSES for answers in fresh_filters], axis=0)
+            assert raw[:, feasible].tolist() == fresh_raw[:, feasible].tolist()
