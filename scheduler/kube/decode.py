@@ -23,6 +23,7 @@ class Item(Protocol):
 
 
 T = TypeVar("T", bound=Item)
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Undecodable(Exception):
@@ -37,7 +38,7 @@ class Undecodable(Exception):
 
 
 class Garbled(Exception):
-    """Not even JSON: the stream is out of step and nothing after this can be trusted."""
+    """Not what the API promises, or not even JSON: nothing after this can be trusted."""
 
 
 class Page(msgspec.Struct, Generic[T], gc=False):
@@ -106,7 +107,7 @@ class Decoder(Generic[T]):
         try:
             event = self._event.decode(line)
         except msgspec.ValidationError as error:
-            raw = _raw_event(line)
+            raw = _decoded(line, _RawEvent)
             if raw.type != "ERROR":
                 raise Undecodable(
                     bytes(raw.object), error, metadata=_metadata(raw.object), event_type=raw.type
@@ -116,8 +117,8 @@ class Decoder(Generic[T]):
         else:
             if event.type != "ERROR":
                 return event
-            raw = _raw_event(line)
-        raise ErrorEvent(msgspec.json.decode(raw.object, type=Status))
+            raw = _decoded(line, _RawEvent)
+        raise ErrorEvent(_decoded(raw.object, Status))
 
     def page(self, body: bytes) -> Page[T]:
         """One page of a list. Raises `Garbled`."""
@@ -130,7 +131,7 @@ class Decoder(Generic[T]):
         except msgspec.DecodeError as error:
             raise Garbled(str(error)) from error
         items: list[T] = []
-        raw_list = msgspec.json.decode(body, type=_RawList)
+        raw_list = _decoded(body, _RawList)
         for raw in raw_list.items or []:
             try:
                 items.append(self._item.decode(raw))
@@ -139,14 +140,17 @@ class Decoder(Generic[T]):
         return Page(items, raw_list.metadata.resource_version, raw_list.metadata.next_page, bad)
 
     def bare(self, raw: bytes) -> T:
-        """The object reduced to its metadata: enough to say which one was deleted."""
-        metadata = msgspec.json.decode(raw, type=_RawMetaOnly).metadata
-        return self._item.decode(b'{"metadata":%b}' % bytes(metadata))
+        """The object reduced to its metadata, to say which one was deleted. Raises `Garbled`."""
+        metadata = _decoded(raw, _RawMetaOnly).metadata
+        try:
+            return self._item.decode(b'{"metadata":%b}' % bytes(metadata))
+        except msgspec.DecodeError as error:
+            raise Garbled(f"which object? {error}") from error
 
 
-def _raw_event(line: bytes) -> _RawEvent:
+def _decoded(data: bytes | msgspec.Raw, type_: type[S]) -> S:
     try:
-        return msgspec.json.decode(line, type=_RawEvent)
+        return msgspec.json.decode(data, type=type_)
     except msgspec.DecodeError as error:
         raise Garbled(str(error)) from error
 

@@ -328,7 +328,9 @@ class Reflector(Generic[T]):
             self._handler.on_sync_changed(self._told_synced)
 
     def _report(self, error: Exception) -> None:
-        """Warn once, not at every attempt."""
+        """Warn once, not at every attempt, and not of what we cut ourselves."""
+        if self._relist_wanted:
+            return
         level = log.debug if self._failing else log.warning
         level("watch interrupted", resource=self.resource, error=str(error))
         self._failing = True

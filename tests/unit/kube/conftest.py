@@ -11,6 +11,10 @@ import yaml
 from scheduler.kube.client import KubeClient
 from tests.unit.kube.api_server import ApiServer
 
+# pytest-asyncio asks for the current loop before it sets its own. Without this line that makes a
+# loop (Python < 3.14) which nobody closes, and a ResourceWarning in whatever test is next.
+asyncio.set_event_loop(None)
+
 
 def write_kubeconfig(path: Path, server: str, **user: object) -> Path:
     """A kubeconfig with one context."""

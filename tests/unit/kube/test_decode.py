@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import pytest
@@ -94,3 +95,41 @@ def test_bare_object_has_its_metadata_only() -> None:
     pod = Decoder(Pod).bare(json.dumps(BAD).encode())
     assert pod.metadata.name == "b"
     assert pod.spec.containers is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "object", "metadata", "items", "code", "spec", "name", "x"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+events = st.fixed_dictionaries(
+    {"type": st.sampled_from(["ADDED", "DELETED", "BOOKMARK", "ERROR"]), "object": json_values}
+)
+
+
+@given(events | json_values)
+def test_no_event_raises_anything_else(value: object) -> None:
+    decoder = Decoder(Pod)
+    try:
+        decoder.event(json.dumps(value).encode())
+    except Undecodable as bad:
+        with contextlib.suppress(Garbled):
+            decoder.bare(bad.raw)
+    except (ErrorEvent, Garbled):
+        pass
+
+
+@given(st.fixed_dictionaries({"metadata": json_values, "items": json_values}) | json_values)
+def test_no_page_raises_anything_else(value: object) -> None:
+    with contextlib.suppress(Garbled):
+        Decoder(Pod).page(json.dumps(value).encode())
+
+
+def test_a_deletion_of_nobody_knows_what_is_garbled() -> None:
+    with pytest.raises(Garbled, match="which object"):
+        Decoder(Pod).bare(b'{"metadata": []}')
