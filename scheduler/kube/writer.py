@@ -20,14 +20,14 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
-from scheduler.kube.binding import UNREACHABLE_PAUSE_S, Again, Binding, BindOutcome, retry_after_s
-from scheduler.kube.client import JSON, STRATEGIC_MERGE_PATCH, KubeClient
-from scheduler.kube.errors import ApiError, ErrorKind, KubeError, Unreachable
+from scheduler.kube.besteffort import BestEffort, Job
+from scheduler.kube.binding import Again, Binding, BindOutcome
+from scheduler.kube.client import STRATEGIC_MERGE_PATCH, KubeClient
 from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent, hostname, utc_now
 from scheduler.kube.pool import Lane, WorkerPool
 from scheduler.kube.ratelimit import TokenBucket
@@ -35,17 +35,11 @@ from scheduler.kube.ratelimit import TokenBucket
 log = structlog.get_logger(__name__)
 
 BIND, STATUS, EVENT = "bind", "status", "event"
-_TIMEOUT_S = 10.0
-_MAX_ATTEMPTS = 4
-_RETRY_DELAY_S = 0.5
-_COMPLAIN_PERIOD_S = 60.0
 # A pod that stays pending says the same at every attempt. Half of the time that the API server keeps
 # an event (--event-ttl, 1 h), so that the pod's only event is renewed when it is gone.
 _EVENT_REMEMBERED_S = 1800.0
 _EVENTS_REMEMBERED = 20_000
 _NOT_LEADING_DELAY_S = 0.5  # until somebody cancels the bind, as one who lost the lease must
-
-J = TypeVar("J")
 
 
 class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,17 +64,6 @@ class Drained(NamedTuple):
     """Binds that were given up before they reached the API server."""
     events: int
     """Events not written."""
-
-
-class _Job(Generic[J]):
-    """A patch or an event, and how it went so far."""
-
-    __slots__ = ("attempts", "what", "written")
-
-    def __init__(self, what: J) -> None:
-        self.what = what
-        self.attempts = 0
-        self.written = False
 
 
 class Writer:
@@ -118,6 +101,9 @@ class Writer:
         self._status_lane = Lane(self._do_patch, limit=half)  # of uids: what is sent is in _patches
         self._event_lane = Lane(self._do_event, limit=half)
         self._bucket = TokenBucket(self._limits.qps, self._limits.burst, clock=clock)
+        self._best_effort = BestEffort(
+            client, bucket=self._bucket, on_drop=on_drop, on_retry=on_retry, rng=self._rng, clock=clock
+        )
         self._pool = WorkerPool(
             (self._bind_lane, self._status_lane, self._event_lane),
             workers=self._limits.in_flight,
@@ -125,12 +111,11 @@ class Writer:
         )
         self._binds: dict[str, Binding] = {}
         self._stepping: set[Binding] = set()
-        self._patches: dict[str, _Job[ConditionPatch]] = {}  # the newest of each pod, not yet sent
+        self._patches: dict[str, Job[ConditionPatch]] = {}  # the newest of each pod, not yet sent
         self._patching: set[str] = set()
         self._patch_retries: dict[str, asyncio.TimerHandle] = {}
         self._event_retries = 0
         self._events_written: dict[str, float] = {}  # name → when, oldest first
-        self._complain_at: dict[str, float] = {}
         self._draining = False
         self._progress = asyncio.Event()
 
@@ -160,7 +145,7 @@ class Writer:
         if patch.uid not in self._patches and len(self._patches) >= self._limits.queued_patches:
             self._on_drop(STATUS, "queue_full")
             return
-        self._queue_patch(_Job(patch))
+        self._queue_patch(Job(patch))
 
     def post_event(self, event: PodEvent) -> None:
         """An event that exists already counts as written; one that we wrote lately is not even sent."""
@@ -170,7 +155,7 @@ class Writer:
         if len(self._event_lane.waiting) >= self._limits.queued_events:
             self._on_drop(EVENT, "queue_full")
             return
-        self._queue_event(_Job(event))
+        self._queue_event(Job(event))
 
     def pending(self) -> dict[str, int]:
         """Work not done yet, by class."""
@@ -244,7 +229,7 @@ class Writer:
 
     # Status patches.
 
-    def _queue_patch(self, job: _Job[ConditionPatch]) -> None:
+    def _queue_patch(self, job: Job[ConditionPatch]) -> None:
         uid = job.what.uid
         if retry := self._patch_retries.pop(uid, None):
             retry.cancel()
@@ -265,7 +250,7 @@ class Writer:
             return  # dropped for a bind, or queued once more when the one under way is done
         self._patching.add(uid)
         try:
-            retry_in_s = await self._attempt(
+            retry_in_s = await self._best_effort.send(
                 job,
                 STATUS,
                 method="PATCH",
@@ -289,12 +274,12 @@ class Writer:
 
     # Events.
 
-    def _queue_event(self, job: _Job[PodEvent]) -> None:
+    def _queue_event(self, job: Job[PodEvent]) -> None:
         self._event_lane.waiting.append(job)
         self._pool.wake()
 
-    async def _do_event(self, job: _Job[PodEvent]) -> None:
-        retry_in_s = await self._attempt(
+    async def _do_event(self, job: Job[PodEvent]) -> None:
+        retry_in_s = await self._best_effort.send(
             job, EVENT, method="POST", path=job.what.path, body=job.what.body(utc_now(), self._hostname)
         )
         if job.written:
@@ -306,59 +291,6 @@ class Writer:
             asyncio.get_running_loop().call_later(retry_in_s, self._retry_event, job)
         self._progress.set()
 
-    def _retry_event(self, job: _Job[PodEvent]) -> None:
+    def _retry_event(self, job: Job[PodEvent]) -> None:
         self._event_retries -= 1
         self._queue_event(job)
-
-    async def _attempt(
-        self, job: _Job[J], work: str, *, method: str, path: str, body: bytes, content_type: str = JSON
-    ) -> float | None:
-        """Send a patch or an event; the seconds to wait before it is sent again, or None if it is not."""
-        try:
-            await self._client.request(
-                method, path, body=body, content_type=content_type, timeout_s=_TIMEOUT_S
-            )
-            job.written = True
-            return None
-        except Unreachable:
-            self._bucket.pause(UNREACHABLE_PAUSE_S)
-            self._on_retry(work)
-            return 0.0
-        except KubeError as failure:
-            error = failure
-        allowed = _MAX_ATTEMPTS
-        if isinstance(error, ApiError):
-            match error.kind:
-                case ErrorKind.ALREADY_EXISTS:
-                    job.written = True  # by an earlier attempt, before a lost answer or a crash
-                    return None
-                case ErrorKind.TOO_MANY_REQUESTS:
-                    self._bucket.pause(retry_after_s(error))
-                    self._on_retry(work)
-                    return 0.0
-                case ErrorKind.CONFLICT:
-                    allowed = 2
-                case ErrorKind.SERVER_ERROR:
-                    pass
-                case ErrorKind.NOT_FOUND:
-                    self._on_drop(work, "gone")
-                    return None
-                case ErrorKind.FORBIDDEN if "being terminated" in error.message:
-                    self._on_drop(work, "gone")  # its namespace is on the way out
-                    return None
-                case _:
-                    allowed = 1
-        job.attempts += 1
-        if job.attempts >= allowed:
-            self._on_drop(work, "failed")
-            self._complain(work, error)
-            return None
-        self._on_retry(work)
-        return _RETRY_DELAY_S * 2.0 ** (job.attempts - 1) * (1.0 + self._rng.random())
-
-    def _complain(self, work: str, error: KubeError) -> None:
-        """Once a minute for each class: what fails once in this way fails a thousand times."""
-        now = self._clock()
-        if now >= self._complain_at.get(work, 0.0):
-            self._complain_at[work] = now + _COMPLAIN_PERIOD_S
-            log.warning("write given up", work=work, error=str(error))
