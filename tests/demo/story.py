@@ -32,8 +32,11 @@ def tell(scene: Scene, console: Console) -> Snapshot:
 def hints(scene: Scene) -> Text:
     """How to poke at the cluster from another terminal."""
     lines = [(f"export KUBECONFIG={scene.kubeconfig}", "")]
-    if shutil.which("kubectl") is None:
-        lines.append((f"alias kubectl={Path(sys.executable).with_name('kubectl')}", ""))
+    # `uv run` puts this folder on PATH, but not on that of the user's other terminal.
+    environment = Path(sys.executable).parent
+    elsewhere = [folder for folder in os.get_exec_path() if Path(folder) != environment]
+    if shutil.which("kubectl", path=os.pathsep.join(elsewhere)) is None:
+        lines.append((f"alias kubectl={environment / 'kubectl'}", ""))
     lines += [
         ("kubectl cordon node-b", "nothing new goes there"),
         (f"kubectl apply -f {os.path.relpath(TWO_PODS)}", "a finds node-a; b waits, and its event says why"),
