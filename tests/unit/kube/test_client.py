@@ -1,9 +1,11 @@
 import asyncio
 import os
 import socket
+import ssl
 import sys
 from pathlib import Path
 
+import certifi
 import pytest
 
 from scheduler.kube import credentials
@@ -176,6 +178,24 @@ async def test_rejected_token_is_looked_up_soon(api: ApiServer, tmp_path: Path) 
     await client.request("GET", POD)
     await client.close()
     assert api.authorizations == ["Bearer one", "Bearer two"]
+
+
+async def test_in_cluster_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubernetes.aio.config import incluster_config
+
+    token = tmp_path / "token"
+    token.write_text("projected\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", certifi.where())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    access = await load_access(None, environ={"KUBERNETES_SERVICE_HOST": "fd00::1"})
+    assert access.server == "https://[fd00::1]:443"
+    assert access.authorization.lower() == "bearer projected"
+    assert isinstance(access.ssl_context, ssl.SSLContext)
+    assert access.ssl_context.verify_mode is ssl.CERT_REQUIRED
+    await access.refresh()
+    assert access.authorization.lower() == "bearer projected"
 
 
 async def test_in_cluster_service_account_without_a_token_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
