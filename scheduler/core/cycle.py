@@ -61,10 +61,15 @@ class FilterAnswers:
             self.unresolvable = np.resize(self.unresolvable, n)
 
     def refresh(self, pod: PodInfo, rows: Rows, nodes: NodeView) -> None:
-        first = np.full(nodes.count, _PASSES, np.int8)
-        bits = np.zeros(nodes.count, np.uint64)
-        unresolvable = np.zeros(nodes.count, np.bool_)
-        for index, plugin in self.filters:
+        if not self.filters:
+            self.first[rows], self.bits[rows] = _PASSES, 0
+            return
+        index, plugin = self.filters[0]
+        bits, unresolvable = plugin.filter(pod, nodes)
+        first = np.where(bits != 0, np.int8(index), np.int8(_PASSES))
+        if len(self.filters) > 1:
+            bits, unresolvable = bits.copy(), unresolvable.copy()  # they may be the plugin's own
+        for index, plugin in self.filters[1:]:
             result = plugin.filter(pod, nodes)
             new = (result.reason_bits != 0) & (first == _PASSES)
             first[new] = index
