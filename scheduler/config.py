@@ -129,7 +129,7 @@ def parse(text: str, *, source: str = "configuration") -> Configuration:
         raise ConfigurationError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(document, dict) or root is None:
         raise ConfigurationError(f"{source}: expected a mapping with apiVersion: {API_VERSION}, kind: {KIND}")
-    _refuse_duplicates(root, source)
+    _refuse_bad_keys(root, source)
     for field, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
         if document.get(field) != expected:
             raise ConfigurationError(
@@ -217,19 +217,23 @@ def _parse_durations(document: dict[str, Any], root: yaml.Node, source: str) -> 
                 raise ConfigurationError(f"{where}: leaderElection.{field}: {error}") from error
 
 
-def _refuse_duplicates(node: yaml.Node, source: str) -> None:
+_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+
+def _refuse_bad_keys(node: yaml.Node, source: str) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            where = f"{source}:{key.start_mark.line + 1}"
+            if key.tag not in _KEY_TAGS:
+                raise ConfigurationError(f"{where}: {key.value!r} is no name of a field; put it in quotes?")
             if key.value in seen:
-                raise ConfigurationError(
-                    f"{source}:{key.start_mark.line + 1}: field {key.value!r} is set twice"
-                )
+                raise ConfigurationError(f"{where}: field {key.value!r} is set twice")
             seen.add(key.value)
-            _refuse_duplicates(value, source)
+            _refuse_bad_keys(value, source)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_duplicates(value, source)
+            _refuse_bad_keys(value, source)
 
 
 def _explain(message: str, source: str, root: yaml.Node) -> str:

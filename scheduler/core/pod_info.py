@@ -15,20 +15,22 @@ HostPort = tuple[str, int, str]
 
 
 class PodInfo:
-    """Wraps one version of a pod. Raises QuantityError from the constructor when a request is bad.
+    """Wraps one version of a pod. Raises QuantityError from the constructor when a request is bad."""
 
-    requests: effective request of the whole pod before it has a node: millicores for cpu,
-    bytes or units for all others; in order of names, since pods that differ in nothing but the
-    order their author chose share one answer.
-    usage: what the pod takes of its node: `requests`, and what a resize has allocated meanwhile.
-    """
+    pod: Pod
+    uid: str
+    requests: dict[str, int]
+    """Effective request of the whole pod before it has a node: millicores for cpu, bytes or units
+    for all others. In order of names, since pods that differ in nothing but the order their authors
+    chose share one answer."""
+    usage: dict[str, int]
+    """What the pod takes of its node: `requests`, and what a resize has allocated meanwhile."""
 
     def __init__(self, pod: Pod) -> None:
-        self.pod = pod
-        self.uid = pod.metadata.uid
-        self.requests: dict[str, int] = dict(sorted(pod_requests(pod).items()))
+        self.pod, self.uid = pod, pod.metadata.uid
+        self.requests = dict(sorted(pod_requests(pod).items()))
         # Read now, as it raises too: when the pod is taken into account it is too late to refuse it.
-        self.usage: dict[str, int] = pod_requests_on_node(pod)
+        self.usage = pod_requests_on_node(pod)
 
     @cached_property
     def name(self) -> str:
@@ -112,11 +114,6 @@ class PodInfo:
     @property
     def terminating(self) -> bool:
         return self.pod.metadata.deletion_timestamp is not None
-
-    @property
-    def finished(self) -> bool:
-        """Succeeded and Failed pods hold no room (their containers never start again)."""
-        return self.pod.status.phase in ("Succeeded", "Failed")
 
     @property
     def owned_by_daemon_set(self) -> bool:

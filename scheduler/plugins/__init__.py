@@ -62,11 +62,19 @@ def load(name: str) -> type[Plugin]:
     if built_in is not None:
         return built_in
     found = entry_points(group=ENTRY_POINT_GROUP)
-    matching = [entry for entry in found if entry.name == name]
+    matching = {entry.value: entry for entry in found if entry.name == name}
     if not matching:
         known = ", ".join(sorted({*BUILT_IN, *(entry.name for entry in found)}))
         raise PluginError(f"there is no plugin {name!r}; known plugins: {known}")
-    plugin = matching[0].load()
-    if not (isinstance(plugin, type) and issubclass(plugin, Plugin) and plugin.name == name):
-        raise PluginError(f"entry point {matching[0].value!r} is not a Plugin subclass with name = {name!r}")
+    if len(matching) > 1:
+        raise PluginError(f"plugin {name!r} is offered by {' and '.join(sorted(matching))}; uninstall one")
+    [(value, entry)] = matching.items()
+    try:
+        plugin = entry.load()
+    except Exception as error:  # whatever a module of somebody else's does when it is imported
+        raise PluginError(
+            f"plugin {name!r}: entry point {value!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(plugin, type) and issubclass(plugin, Plugin) and getattr(plugin, "name", "") == name):
+        raise PluginError(f"entry point {value!r} is not a Plugin subclass with name = {name!r}")
     return plugin

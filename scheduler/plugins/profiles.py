@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from scheduler.api import Pod
 from scheduler.config import PluginSet, ProfileConfig
 from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
+from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
 from scheduler.plugins import DEFAULT_SCORES, FILTERS, PluginError, load
 
 P = TypeVar("P", bound=Plugin)
+_ANY_POD = PodInfo(Pod())
 
 
 def build_profile(config: ProfileConfig) -> Profile:
@@ -49,6 +52,10 @@ def _changed(preset: Mapping[str, int], changes: PluginSet) -> dict[str, int]:
     unknown = sorted(disabled - {"*", *preset})
     if unknown:
         raise PluginError(f"cannot disable {', '.join(unknown)}: the preset has {', '.join(preset)}")
+    enabled = [plugin.name for plugin in changes.enabled]
+    repeated = sorted({name for name in enabled if enabled.count(name) > 1})
+    if repeated:
+        raise PluginError(f"{', '.join(repeated)} is enabled twice")
     result = {} if "*" in disabled else {n: w for n, w in preset.items() if n not in disabled}
     for plugin in changes.enabled:
         weight = 1 if plugin.weight is None else plugin.weight
@@ -59,11 +66,17 @@ def _changed(preset: Mapping[str, int], changes: PluginSet) -> dict[str, int]:
 
 
 def _instance(name: str, args: Mapping[str, Any] | None) -> Plugin:
-    plugin = load(name)
+    cls = load(name)
     try:
-        return plugin(args)
+        plugin = cls(args)
     except (ValueError, TypeError) as error:
         raise PluginError(f"plugin {name} rejects its arguments: {error}") from error
+    if not hasattr(plugin, "reads"):
+        raise PluginError(f"plugin {name} does not say what it `reads` of a pod")
+    unknown = [field for field in plugin.reads if not hasattr(_ANY_POD, field)]
+    if unknown:
+        raise PluginError(f"plugin {name} reads {', '.join(unknown)}, which a pod does not have")
+    return plugin
 
 
 def _as(plugin: Plugin, kind: type[P], verb: str) -> P:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from scheduler.core.pod_info import PodInfo
 from scheduler.quantity import QuantityError
 from tests.builders import PodBuilder, make_pod
 
@@ -14,10 +13,7 @@ from tests.builders import PodBuilder, make_pod
 def test_an_empty_pod() -> None:
     info = make_pod().info()
     assert (info.name, info.namespace, info.uid) == ("default/pod", "default", "uid-of-default/pod")
-    assert (info.priority, info.node_name, info.gated, info.terminating, info.finished) == (
-        *(0, "", False, False),
-        False,
-    )
+    assert (info.priority, info.node_name, info.gated, info.terminating) == (0, "", False, False)
     assert (info.labels, info.annotations, info.node_selector, info.tolerations) == ({}, {}, {}, [])
     assert (info.requests, info.usage, info.host_ports, info.unsupported_rules) == ({}, {}, (), ())
     assert info.required_node_affinity is None
@@ -108,11 +104,3 @@ PREFERRED: dict[str, Any] = {"preferredDuringSchedulingIgnoredDuringExecution": 
 )
 def test_hard_rules_that_nobody_enforces_yet(spec: dict[str, Any], rules: list[str]) -> None:
     assert list(make_pod().spec(**spec).info().unsupported_rules) == rules
-
-
-@pytest.mark.parametrize(
-    ("phase", "finished"),
-    [("Pending", False), ("Running", False), ("Unknown", False), ("Succeeded", True), ("Failed", True)],
-)
-def test_finished(phase: str, finished: bool) -> None:
-    assert PodInfo(make_pod().phase(phase).obj()).finished is finished
