@@ -103,8 +103,10 @@ class App:
         self._writer = Writer(
             client,
             on_bound=self.loop.on_bound,
+            may_bind=self._leads,
             limits=WriterLimits(qps=connection.qps, burst=connection.burst),
             on_drop=lambda work, why: self.metrics.shed.labels(work, why).inc(),
+            on_retry=lambda work: self.metrics.retries.labels(work).inc(),
         )
         self.loop.connect(self._writer, PodReports(self._writer, clock=time.monotonic))
         self._pods: Reflector[Pod] = Reflector(
@@ -160,8 +162,11 @@ class App:
             self._pods.synced
             and self._nodes.synced
             and not self._stopping.is_set()
-            and (self._elector is None or self._elector.is_leader())
+            and self._leads()
         )
+
+    def _leads(self) -> bool:
+        return self._elector is None or self._elector.is_leader()
 
     def _make_elector(self) -> LeaderElector:
         election = self._configuration.leader_election

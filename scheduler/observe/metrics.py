@@ -94,7 +94,13 @@ class Metrics:
         )
         self.shed = Counter(
             "wholepod_writes_shed_total",
-            "Writes given up under pressure or after retries, by kind.",
+            "Status patches and events that were given up, by kind and why.",
+            ["kind", "why"],
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "wholepod_write_retries_total",
+            "Writes that were sent again, by kind.",
             ["kind"],
             registry=self.registry,
         )
