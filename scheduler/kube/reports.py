@@ -87,5 +87,6 @@ class PodReports:
                 action="Binding" if reason == "Scheduled" else "Scheduling",
                 note=note,
                 scheduler_name=pod.spec.scheduler_name or "",
+                resource_version=pod.metadata.resource_version,
             )
         )

@@ -17,8 +17,9 @@ T = TypeVar("T")
 class Proxy:
     """TCP between clients and the API server, bytes untouched, on a port of its own.
 
-    `cut` breaks every connection there is; new ones are taken at once. While the API server is down, new
-    ones are closed as soon as they come, as by a load balancer.
+    `cut` breaks every connection there is; new ones are taken at once. `hold_answers` keeps back what the
+    API server says, so that requests are carried out and nobody learns of it. While the API server is
+    down, new connections are closed as soon as they come, as by a load balancer.
     """
 
     def __init__(self, plane: ControlPlane) -> None:
@@ -27,8 +28,8 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self.connections = 0
-        """Made so far."""
+        self._answers = asyncio.Event()
+        self._answers.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -62,6 +63,13 @@ class Proxy:
 
         return self._call(cut())
 
+    def hold_answers(self) -> None:
+        """Until `release_answers`; requests still get through."""
+        self._loop.call_soon_threadsafe(self._answers.clear)
+
+    def release_answers(self) -> None:
+        self._loop.call_soon_threadsafe(self._answers.set)
+
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
 
@@ -78,20 +86,25 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        self.connections += 1
         both = {writer, server_writer}
         self._writers |= both
         try:
-            await asyncio.gather(_copy(reader, server_writer), _copy(server_reader, writer))
+            await asyncio.gather(
+                _copy(reader, server_writer), _copy(server_reader, writer, only_while=self._answers)
+            )
         finally:
             self._writers -= both
             for end in both:
                 end.transport.abort()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, only_while: asyncio.Event | None = None
+) -> None:
     with suppress(OSError):
         while chunk := await reader.read(65536):
+            if only_while is not None:
+                await only_while.wait()
             writer.write(chunk)
             await writer.drain()
     # The other direction must not wait for more.

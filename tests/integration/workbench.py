@@ -118,7 +118,7 @@ class Workbench:
         wanted = {"namespace": self.namespace, "name": pod}
         return [event for event in events.values() if wanted.items() <= event["regarding"].items()]
 
-    def barrier(self) -> None:
+    def barrier(self, scheduler_name: str = "wholepod") -> None:
         """Return when the scheduler has taken in all that happened to nodes and pods so far.
 
         A new pod that fits a new node alone gets there only after both watches have brought them, hence
@@ -127,5 +127,5 @@ class Workbench:
         name = f"barrier-{next(self._barriers)}"
         taint = {"key": "barrier", "value": name, "effect": "NoSchedule"}
         self.node(name, labels={"barrier": name}, taints=[taint])
-        self.pod(name, nodeSelector={"barrier": name}, tolerations=[taint])
+        self.pod(name, nodeSelector={"barrier": name}, tolerations=[taint], scheduler_name=scheduler_name)
         self.wait_bound(name)
