@@ -200,7 +200,8 @@ def metrics() -> Metrics:
             metrics.bound(decision, 0.01, 0.02)
     metrics.on_request("GET", "200", 0.01)
     metrics.leader.labels("wholepod").set(1)
-    for counter in (metrics.binds, metrics.shed, metrics.unreadable):
+    metrics.shed.labels("a", "b")
+    for counter in (metrics.binds, metrics.retries, metrics.unreadable):
         counter.labels("any").inc()
     return metrics
 
