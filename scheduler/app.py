@@ -77,6 +77,8 @@ class App:
         self._stopping = asyncio.Event()
         self._leadership_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._elector: LeaderElector | None = None
+        self._took_over = False
+        """As leader, and has asked for the list that tells what the leader before us did last."""
 
     async def run(self) -> None:
         """Start, serve, and stop in order; see the class for what it raises."""
@@ -158,15 +160,10 @@ class App:
                 await self._elector.release()
 
     def _may_decide(self) -> bool:
-        return (
-            self._pods.synced
-            and self._nodes.synced
-            and not self._stopping.is_set()
-            and self._leads()
-        )
+        return self._pods.synced and self._nodes.synced and not self._stopping.is_set() and self._leads()
 
     def _leads(self) -> bool:
-        return self._elector is None or self._elector.is_leader()
+        return self._elector is None or (self._took_over and self._elector.is_leader())
 
     def _make_elector(self) -> LeaderElector:
         election = self._configuration.leader_election
@@ -191,6 +188,7 @@ class App:
     def _on_started_leading(self) -> None:
         # What the leader before us bound last may not have reached our watch yet.
         self._pods.relist()
+        self._took_over = True
         self.metrics.leader.labels(self._configuration.leader_election.resource_name).set(1)
         self.loop.wake()
 
