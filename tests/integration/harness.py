@@ -196,7 +196,7 @@ class Scheduler:
     def status(self, path: str) -> int:
         return self.request(path)[0]
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """Sum of a metric's samples that have these labels; 0 if there is none."""
         return sum(
             sample.value
