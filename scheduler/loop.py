@@ -155,6 +155,7 @@ class SchedulingLoop:
             self.unreadable("pods", pod_name(pod), error)
         for uid in [uid for uid in self._binds if not self._engine.knows(uid)]:
             self._drop_bind(uid)
+        self._reports.forget_all_but(self._engine.knows)
         self.wake()
 
     def upsert_pod(self, pod: Pod) -> None:

@@ -52,6 +52,10 @@ class PodReports:
         """The pod is gone."""
         self._event_at.pop(uid, None)
 
+    def forget_all_but(self, knows: Callable[[str], bool]) -> None:
+        """After a gap in the watch: the pods whose uids are not known any more are gone."""
+        self._event_at = {uid: at for uid, at in self._event_at.items() if knows(uid)}
+
     def _report(self, decision: Decision, reason: Reason, message: str) -> None:
         pod = decision.pod.pod
         current = next((c for c in pod.status.conditions or () if c.type == "PodScheduled"), None)

@@ -179,7 +179,7 @@ def test_two_packages_with_the_same_plugin(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints(entries).select(group=group))
     with pytest.raises(
-        PluginError, match="offered by other:Good and tests.unit.test_profiles:Good; uninstall one"
+        PluginError, match=r"offered by other:Good and tests\.unit\.test_profiles:Good; uninstall one"
     ):
         make_profile(plugins=changes("filter", on=["Good"]))
 

@@ -1,0 +1,42 @@
+"""A writer that notes what it is told to write and answers when a test says so.
+
+It has the part of `scheduler.kube.writer.Writer` that the scheduling loop uses. The real one is
+exercised against a real API server in tests/integration.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent
+from scheduler.kube.writer import Writer
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.binds: list[BindRequest] = []
+        self.cancelled: list[str] = []
+        self.patches: list[ConditionPatch] = []
+        self.events: list[PodEvent] = []
+
+    def bind(self, request: BindRequest) -> None:
+        self.binds.append(request)
+
+    def cancel(self, uid: str) -> bool:
+        self.cancelled.append(uid)
+        return True
+
+    def patch_condition(self, patch: ConditionPatch) -> None:
+        self.patches.append(patch)
+
+    def post_event(self, event: PodEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def as_writer(self) -> Writer:
+        return cast(Writer, self)
+
+    @property
+    def notes(self) -> list[str]:
+        """Texts of the events so far."""
+        return [event.note for event in self.events]
