@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 EPOCH_ARRIVALS = 256
 """Arrivals after which the mix is frozen anew. Before the first 256 it is empty."""
-HALF_LIFE_EPOCHS = 16
-"""A pod counts half after 16 epochs (4,096 arrivals)."""
+HALF_LIFE_EPOCHS = 32
+"""A pod counts half after 32 epochs (8,192 arrivals)."""
 MAX_SHAPES = 256
 """Shapes remembered and frozen: those with the largest shares of the demand."""
 
-_REMEMBERED_UIDS = 4 * HALF_LIFE_EPOCHS * EPOCH_ARRIVALS
+_REMEMBERED_UIDS = 2 * HALF_LIFE_EPOCHS * EPOCH_ARRIVALS
 """A pod seen again later than this counts again, which by then hardly matters."""
 
 Request = tuple[tuple[str, int], ...]
