@@ -26,6 +26,7 @@ from scheduler.config import Configuration, ConfigurationError, Tls, split_addre
 from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
 from scheduler.kube.client import KubeClient
+from scheduler.kube.decode import Undecodable
 from scheduler.kube.errors import KubeError
 from scheduler.kube.leader import LeaderElector
 from scheduler.kube.lease import LeaseConfig
@@ -118,7 +119,7 @@ class App:
             item_type=Pod,
             handler=PodHandler(self.loop),
             field_selector=UNFINISHED,
-            on_undecodable=lambda raw, error: self.loop.unreadable("pods", "", error),
+            on_undecodable=lambda raw, error: self.loop.unreadable("pods", _name_in(error), error),
         )
         self._nodes: Reflector[Node] = Reflector(
             client,
@@ -126,7 +127,7 @@ class App:
             path="/api/v1/nodes",
             item_type=Node,
             handler=NodeHandler(self.loop),
-            on_undecodable=lambda raw, error: self.loop.unreadable("nodes", "", error),
+            on_undecodable=lambda raw, error: self.loop.unreadable("nodes", _name_in(error), error),
         )
         port = await self._start_server(stack)
         names = [profile.scheduler_name for profile in configuration.profiles]
@@ -234,6 +235,13 @@ def _tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
+
+
+def _name_in(error: Exception) -> str:
+    """`namespace/name` of an object that could not be decoded, as far as these could."""
+    if not isinstance(error, Undecodable):
+        return ""
+    return "/".join(filter(None, (error.metadata.namespace, error.metadata.name)))
 
 
 def _check_synced(reflector: Reflector[Any]) -> Callable[[], str | None]:

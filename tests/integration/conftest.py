@@ -1,6 +1,7 @@
 """One control plane for all tests that neither break it nor fill it: starting one takes seconds."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,9 @@ def bench(shared_plane: ControlPlane, all_pods: Observer, all_events: Observer) 
     bench = Workbench(shared_plane, all_pods, all_events)
     yield bench
     bench.clear()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where the test's scheduler writes its log."""
+    return tmp_path / "scheduler.log"

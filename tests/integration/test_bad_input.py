@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import ControlPlane
+from tests.integration.forger import Forger
 from tests.integration.harness import DEADLINE_S, WHOLEPOD, Scheduler
 from tests.integration.workbench import Workbench
 
@@ -208,15 +209,13 @@ def test_an_account_without_rights(shared_plane: ControlPlane) -> None:
     )
 
 
-def test_objects_that_cannot_be_read_are_skipped(bench: Workbench, tmp_path: Path) -> None:
+def test_amounts_that_cannot_be_read_are_skipped(bench: Workbench, log: Path) -> None:
     """The API server stores amounts that no scheduler can count, and hands them out again."""
     uncountable = "1e9999"
     bench.node("node", memory="4Gi")
     bench.node("odd-node", memory=uncountable)
     bench.pod("odd-early", uncountable)
-    log = tmp_path / "scheduler.log"
-    kubeconfig = bench.plane.kubeconfig
-    with Scheduler("--leader-elect=false", kubeconfig=kubeconfig, log=log) as scheduler:
+    with Scheduler("--leader-elect=false", kubeconfig=bench.plane.kubeconfig, log=log) as scheduler:
         bench.pod("odd-late", uncountable)
         bench.pod("good")
         assert bench.wait_bound("good") == ["node"]
@@ -237,4 +236,32 @@ def test_objects_that_cannot_be_read_are_skipped(bench: Workbench, tmp_path: Pat
         bench.pod("bigger", "6Gi")
         assert bench.wait_bound("bigger") == ["odd-node"]
         assert bench.node_of("odd-early") == bench.node_of("odd-late") == ""
+        assert scheduler.terminate() == 0
+
+
+def test_objects_of_another_shape_are_skipped(bench: Workbench, log: Path) -> None:
+    """No API server says such things; a forger between it and the scheduler does."""
+
+    def forge(line: bytes) -> bytes:
+        return line.replace(b'"nodeSelector":{"odd":"yes"}', b'"nodeSelector":["odd"]')
+
+    bench.node("node", labels={"odd": "yes"})
+    bench.pod("odd-early", nodeSelector={"odd": "yes"})
+    with (
+        Forger(bench.plane, forge) as forger,
+        Scheduler("--leader-elect=false", kubeconfig=forger.kubeconfig(), log=log) as scheduler,
+    ):
+        bench.pod("odd-late", nodeSelector={"odd": "yes"})
+        bench.pod("good")
+        bench.wait_bound("good")
+        skipped = scheduler.records("skipped an object that can't be read")
+        assert {(record["resource"], record["name"]) for record in skipped} == {
+            ("pods", f"{bench.namespace}/odd-early"),
+            ("pods", f"{bench.namespace}/odd-late"),
+        }
+        assert all("spec.nodeSelector" in record["error"] for record in skipped)
+        # As soon as it makes sense again it is a pod like any other.
+        forger.forge = lambda line: line
+        bench.api.patch(bench.path("odd-late"), {"metadata": {"labels": {"touched": "yes"}}})
+        bench.wait_bound("odd-late")
         assert scheduler.terminate() == 0

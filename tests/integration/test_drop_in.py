@@ -25,11 +25,6 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 ZONE = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}}
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "scheduler.log"
-
-
 @pytest.fixture(scope="module")
 def scheduler(shared_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
     """One for the tests that ask nothing special of it."""

@@ -105,11 +105,11 @@ class Creator:
             self._stop.wait(0.1)
 
 
-def test_each_pod_gets_a_place_and_one_event(plane: ControlPlane, pods: Observer, tmp_path: Path) -> None:
+def test_each_pod_gets_a_place_and_one_event(plane: ControlPlane, pods: Observer, log: Path) -> None:
     flags = ("--leader-elect=false", "--kube-api-qps=5000", "--kube-api-burst=5000")
     with (
         Observer(plane, "/apis/events.k8s.io/v1/events", fieldSelector="reason=Scheduled") as events,
-        Scheduler(*flags, kubeconfig=plane.kubeconfig, log=tmp_path / "scheduler.log") as scheduler,
+        Scheduler(*flags, kubeconfig=plane.kubeconfig, log=log) as scheduler,
     ):
         with Creator(plane, pods) as creator:
             creator.finish()
@@ -122,11 +122,11 @@ def test_each_pod_gets_a_place_and_one_event(plane: ControlPlane, pods: Observer
     assert len(scheduled_events(plane)) == PODS
 
 
-def test_the_api_server_dies_and_watches_are_cut(plane: ControlPlane, pods: Observer, tmp_path: Path) -> None:
+def test_the_api_server_dies_and_watches_are_cut(plane: ControlPlane, pods: Observer, log: Path) -> None:
     flags = ("--leader-elect=false", *MORE_SLOWLY)
     with (
         Proxy(plane) as proxy,
-        Scheduler(*flags, kubeconfig=proxy.kubeconfig(plane), log=tmp_path / "scheduler.log") as scheduler,
+        Scheduler(*flags, kubeconfig=proxy.kubeconfig(plane), log=log) as scheduler,
     ):
         pid = scheduler.pid
         bound_at_fault: list[int] = []
@@ -152,9 +152,9 @@ def test_the_api_server_dies_and_watches_are_cut(plane: ControlPlane, pods: Obse
     assert set(scheduled_events(plane).values()) == {1}
 
 
-def test_the_scheduler_dies(plane: ControlPlane, pods: Observer, tmp_path: Path) -> None:
+def test_the_scheduler_dies(plane: ControlPlane, pods: Observer, log: Path) -> None:
     flags = ("--leader-elect=false", *SLOWLY)
-    with Scheduler(*flags, kubeconfig=plane.kubeconfig, log=tmp_path / "scheduler.log") as scheduler:
+    with Scheduler(*flags, kubeconfig=plane.kubeconfig, log=log) as scheduler:
         with Creator(plane, pods) as creator:
             for threshold in FAULTS_AT:
                 wait_bound(pods, threshold)

@@ -1,0 +1,85 @@
+"""A forger: an HTTP proxy that changes what the API server says, for what no real server would ever say."""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+
+from tests.cluster import ControlPlane
+from tests.integration.harness import DEADLINE_S
+
+_LONGEST_LINE_BYTES = 2**22
+
+
+class Forger:
+    """Passes requests on as they are, and answers line by line through `forge`, which a test may change."""
+
+    def __init__(self, plane: ControlPlane, forge: Callable[[bytes], bytes]) -> None:
+        self.forge = forge
+        self._plane = plane
+        self._started: threading.Event = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="forger", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._started.wait(DEADLINE_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig, with the forger as the server."""
+        config = json.loads(self._plane.kubeconfig.read_text())
+        config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{self._port}"}
+        path = self._plane.folder / "forged.kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=_LONGEST_LINE_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        server = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        tls = ssl.create_default_context(cafile=str(self._plane.ca_file))
+        async with ClientSession(
+            connector=TCPConnector(ssl=tls, limit=0),
+            timeout=ClientTimeout(total=None),
+            read_bufsize=_LONGEST_LINE_BYTES,
+            auto_decompress=True,
+        ) as self._session:
+            await server.setup()
+            await web.TCPSite(server, "127.0.0.1", 0).start()
+            self._port = int(server.addresses[0][1])
+            self._started.set()
+            await self._stop.wait()
+            await server.cleanup()
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        wanted = ("Authorization", "Content-Type", "Accept")
+        async with self._session.request(
+            request.method,
+            self._plane.server + request.path_qs,
+            data=await request.read(),
+            headers={name: request.headers[name] for name in wanted if name in request.headers},
+        ) as answer:
+            forged = web.StreamResponse(status=answer.status)
+            forged.content_type = answer.content_type
+            await forged.prepare(request)
+            async for line in answer.content:
+                await forged.write(self.forge(line))
+            return forged
