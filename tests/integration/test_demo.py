@@ -31,7 +31,9 @@ def temporary(tmp_path: Path) -> Iterator[Path]:
 
 
 def environment(temporary: Path, **further: str) -> dict[str, str]:
-    return {**os.environ, "TMPDIR": str(temporary), "COLUMNS": "80", "TERM": "xterm", **further}
+    """This process's, without what would make a pipe look like a terminal."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CI")}
+    return {**ours, "TMPDIR": str(temporary), "COLUMNS": "80", "TERM": "xterm", **further}
 
 
 def test_once_shows_and_checks_both_acts(temporary: Path) -> None:
@@ -58,7 +60,6 @@ class Terminal:
     def __init__(self, temporary: Path) -> None:
         self._ours, theirs = pty.openpty()
         env = environment(temporary, LINES="50")
-        env.pop("CI", None)
         self.process = subprocess.Popen(
             DEMO, cwd=REPOSITORY, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
         )
