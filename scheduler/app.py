@@ -73,7 +73,7 @@ class App:
         self.metrics = Metrics()
         self.metrics.watch_engine(self.engine)
         self.loop = SchedulingLoop(
-            self.engine, self.metrics, may_decide=self._may_decide, on_first_turn=_tune_collector
+            self.engine, self.metrics, may_decide=self._may_decide, on_first_turn=_freeze_collected
         )
         self._stopping = asyncio.Event()
         self._leadership_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -86,6 +86,7 @@ class App:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
+        gc.set_threshold(50_000, 20, 100)  # little of what we allocate is cyclic
         async with AsyncExitStack() as stack:
             await self._start(stack)
             await self._serve()
@@ -229,12 +230,11 @@ class App:
         return await compare_with_api(self._client, self.engine, pod_selector=UNFINISHED)
 
 
-def _tune_collector() -> None:
+def _freeze_collected() -> None:
     """The first full lists live long and hold no cycles: keep the collector from walking them again
     and again (a full pass over 50,000 pods takes longer than a hundred decisions)."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
 
 
 def _name_in(error: Exception) -> str:

@@ -6,7 +6,13 @@ from functools import cached_property
 from zlib import crc32
 
 from scheduler.api import NodeSelector, Pod, Toleration
-from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node, scored_requests
+from scheduler.core.requests import (
+    no_default_applies,
+    nonzero_requests,
+    pod_requests,
+    pod_requests_on_node,
+    scored_requests,
+)
 
 ANY_IP = "0.0.0.0"  # noqa: S104  (a wildcard in a comparison, nothing listens here)
 
@@ -95,11 +101,15 @@ class PodInfo:
     @cached_property
     def nonzero_requests(self) -> tuple[int, int]:
         """(cpu_milli, memory_bytes) with defaults for containers that ask for nothing."""
+        if no_default_applies(self.pod):
+            return self.usage.get("cpu", 0), self.usage.get("memory", 0)
         return nonzero_requests(self.pod)
 
     @cached_property
     def scored_requests(self) -> tuple[int, int]:
         """The same as LeastAllocated counts it for a pod to place: without pod-level resources."""
+        if no_default_applies(self.pod):
+            return self.requests.get("cpu", 0), self.requests.get("memory", 0)
         return scored_requests(self.pod)
 
     @cached_property

@@ -74,6 +74,23 @@ def scored_requests(pod: Pod) -> tuple[int, int]:
     return _cpu_and_memory(total)
 
 
+def no_default_applies(pod: Pod) -> bool:
+    """Whether every container names cpu and memory, and neither the pod nor a kubelet says otherwise.
+
+    `nonzero_requests` and `scored_requests` are then the plain requests.
+    """
+    spec = pod.spec
+    if spec.resources is not None or _has_resize_state(pod.status):
+        return False
+    return all(
+        container.resources is not None
+        and container.resources.requests is not None
+        and "cpu" in container.resources.requests
+        and "memory" in container.resources.requests
+        for container in (*(spec.containers or ()), *(spec.init_containers or ()))
+    )
+
+
 def _whole_pod(pod: Pod, defaults: Mapping[str, int], *, on_node: bool) -> _Amounts:
     """`resource.PodRequests`; on_node stands for UseStatusResources and its pod-level twin."""
     spec, status = pod.spec, pod.status

@@ -50,7 +50,7 @@ class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     qps: float = 50.0
     burst: int = 100
-    in_flight: int = 64
+    in_flight: int = 32
     queued_patches: int = 10_000
     queued_events: int = 20_000
 

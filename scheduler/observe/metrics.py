@@ -110,7 +110,9 @@ class Metrics:
             ["resource"],
             registry=self.registry,
         )
-        self._profiles: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        # A label look-up costs more than the count itself, so children are kept.
+        self._by_request: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._by_result: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     def watch_engine(self, engine: Engine) -> None:
         """Adds the gauges that are computed from the engine when scraped."""
@@ -118,8 +120,12 @@ class Metrics:
 
     def on_request(self, verb: str, code: str, seconds: float) -> None:
         """For `KubeClient`."""
-        self._requests.labels(code, verb).inc()
-        self._request_duration.labels(verb).observe(seconds)
+        bound = self._by_request.get((verb, code))
+        if bound is None:
+            children = self._requests.labels(code, verb), self._request_duration.labels(verb)
+            bound = self._by_request[verb, code] = children
+        bound[0].inc()
+        bound[1].observe(seconds)
 
     def decided(self, decision: Decision, seconds: float) -> None:
         """A decision was made in `seconds`. A placed pod's attempt counts when its bind ends."""
@@ -140,9 +146,9 @@ class Metrics:
 
     def _attempt(self, result: str, decision: Decision, seconds: float) -> None:
         key = (result, decision.pod.pod.spec.scheduler_name or "")
-        bound = self._profiles.get(key)
+        bound = self._by_result.get(key)
         if bound is None:
-            bound = self._profiles[key] = (self._attempts.labels(*key), self._attempt_duration.labels(*key))
+            bound = self._by_result[key] = (self._attempts.labels(*key), self._attempt_duration.labels(*key))
         bound[0].inc()
         bound[1].observe(seconds)
 
