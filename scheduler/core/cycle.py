@@ -235,11 +235,12 @@ class Cycle:
     def _break_tie(self, pod: PodInfo, rows: NDArray[np.intp]) -> int:
         """Less free memory first, then a hash of (uid, node): the same in every process, and
         spread out, so that two schedulers on one cluster seldom pick the same node."""
-        free = self._nodes.allocatable[MEMORY, rows] - self._nodes.requested[MEMORY, rows]
+        nodes = self._nodes
+        free = nodes.allocatable[MEMORY].take(rows) - nodes.requested[MEMORY].take(rows)
         rows = rows[free == free.min()]
         if len(rows) == 1:
             return int(rows[0])
-        mixed = (self._nodes.name_hash[rows] ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
+        mixed = (nodes.name_hash.take(rows) ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
         return int(rows[np.argmax(mixed)])
 
     def _failure(self, pod: PodInfo, answers: _Answers, candidates: NDArray[np.intp] | None) -> Placement:

@@ -89,6 +89,6 @@ def _balance(used_cpu: Column, cpu: Column, used_memory: Column, memory: Column)
     cpu_fraction = np.minimum(used_cpu / np.maximum(cpu, 1), 1.0)
     memory_fraction = np.minimum(used_memory / np.maximum(memory, 1), 1.0)
     deviation = np.abs(cpu_fraction - memory_fraction) / 2
-    if not (cpu.all() and memory.all()):  # a single resource does not deviate
+    if np.count_nonzero(cpu) + np.count_nonzero(memory) < 2 * cpu.size:  # a single resource does not deviate
         deviation[(cpu == 0) | (memory == 0)] = 0.0
     return np.asarray((1 - deviation) * MAX_NODE_SCORE, np.int64)
