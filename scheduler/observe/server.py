@@ -44,12 +44,12 @@ class Server:
         app.router.add_put("/debug/log-level", _put_log_level)
         for path, answer in routes.items():
             app.router.add_get(path, _json(answer))
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listens; returns the port (of use with port 0). Raises OSError when it can't."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=tls, shutdown_timeout=1.0).start()
+        await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

@@ -16,8 +16,7 @@ from scheduler.loop import MAX_BINDS_UNDER_WAY, NodeHandler, PodHandler, Schedul
 from scheduler.observe.metrics import Metrics
 from tests.builders import PodBuilder, make_node, make_pod, make_profile
 from tests.unit.recorder import Recorder
-
-pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
+from tests.unit.virtual_time import in_virtual_time
 
 
 class Running:
@@ -63,7 +62,7 @@ async def settle() -> None:
 
 
 async def start() -> Running:
-    """(No fixture: in fixtures time is real.) The task ends with the test's event loop."""
+    """The task ends with the test's event loop."""
     running = Running()
     running.task = asyncio.create_task(running.loop.run())
     await settle()
@@ -73,6 +72,7 @@ async def start() -> Running:
 UID = "uid-of-default/pod"
 
 
+@in_virtual_time
 async def test_a_pod_is_bound_and_its_owner_told() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").obj())
@@ -92,6 +92,7 @@ async def test_a_pod_is_bound_and_its_owner_told() -> None:
     assert running.metric("wholepod_binds_total", outcome="Bound") == 1
 
 
+@in_virtual_time
 async def test_it_waits_for_nothing_but_events() -> None:
     running = await start()
     before = running.clock()
@@ -103,6 +104,7 @@ async def test_it_waits_for_nothing_but_events() -> None:
     assert running.clock() == before
 
 
+@in_virtual_time
 async def test_a_pod_that_fits_nowhere() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").cordoned().obj())
@@ -117,6 +119,7 @@ async def test_a_pod_that_fits_nowhere() -> None:
     assert running.bound_to == {"pod": "n"}
 
 
+@in_virtual_time
 async def test_backoff_ends_without_any_event() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").obj())
@@ -135,6 +138,7 @@ async def test_backoff_ends_without_any_event() -> None:
     assert running.metric("scheduler_schedule_attempts_total", **labels) == 1
 
 
+@in_virtual_time
 async def test_sleepers_are_tried_after_five_minutes() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").cordoned().obj())
@@ -146,6 +150,7 @@ async def test_sleepers_are_tried_after_five_minutes() -> None:
     assert len(running.writer.notes) == 2
 
 
+@in_virtual_time
 async def test_bound_elsewhere_or_gone_is_the_end_of_it() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").obj())
@@ -160,6 +165,7 @@ async def test_bound_elsewhere_or_gone_is_the_end_of_it() -> None:
     assert running.metric("wholepod_binds_total", outcome="Gone") == 1
 
 
+@in_virtual_time
 async def test_terminating_pods_get_an_event_and_no_condition() -> None:
     running = await start()
     running.may_decide = False
@@ -172,6 +178,7 @@ async def test_terminating_pods_get_an_event_and_no_condition() -> None:
     assert running.writer.patches == []
 
 
+@in_virtual_time
 async def test_it_decides_only_while_it_may() -> None:
     running = await start()
     running.may_decide = False
@@ -186,6 +193,7 @@ async def test_it_decides_only_while_it_may() -> None:
     assert running.first_turns == 1
 
 
+@in_virtual_time
 async def test_the_first_turn_is_announced_before_the_first_decision() -> None:
     running = Running()
     running.may_decide = False
@@ -203,6 +211,7 @@ async def test_the_first_turn_is_announced_before_the_first_decision() -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@in_virtual_time
 async def test_no_more_binds_at_once_than_their_limit() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").allocatable(pods="10000").obj())
@@ -215,6 +224,7 @@ async def test_no_more_binds_at_once_than_their_limit() -> None:
     assert len(running.writer.binds) == MAX_BINDS_UNDER_WAY + 3
 
 
+@in_virtual_time
 async def test_others_get_their_turn_while_it_decides() -> None:
     now = 0.0
 
@@ -236,6 +246,7 @@ async def test_others_get_their_turn_while_it_decides() -> None:
     assert turns > 10
 
 
+@in_virtual_time
 async def test_the_loop_shows_that_it_is_alive() -> None:
     running = await start()
     for _ in range(5):
@@ -247,6 +258,7 @@ async def test_the_loop_shows_that_it_is_alive() -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "not listed"])
+@in_virtual_time
 async def test_the_bind_of_a_pod_that_vanished_is_cancelled(how: str) -> None:
     running = await start()
     running.nodes.upsert(make_node("n").obj())
@@ -261,6 +273,7 @@ async def test_the_bind_of_a_pod_that_vanished_is_cancelled(how: str) -> None:
     assert list(running.engine.state.pods) == ["uid-of-default/other"]
 
 
+@in_virtual_time
 async def test_the_watch_may_be_faster_than_the_answer() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").obj())
@@ -272,6 +285,7 @@ async def test_the_watch_may_be_faster_than_the_answer() -> None:
     assert running.engine.state.assumed_count == 0
 
 
+@in_virtual_time
 async def test_a_pod_that_left_makes_room() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").allocatable(pods="1").obj())
@@ -283,6 +297,7 @@ async def test_a_pod_that_left_makes_room() -> None:
     assert running.bound_to == {"pod": "n"}
 
 
+@in_virtual_time
 async def test_objects_that_cannot_be_read_are_skipped_and_counted() -> None:
     running = await start()
     bad_pod, bad_node = make_pod("bad").req(cpu="lots").obj(), make_node("bad").allocatable(cpu="lots").obj()
@@ -296,6 +311,7 @@ async def test_objects_that_cannot_be_read_are_skipped_and_counted() -> None:
     assert running.metric("wholepod_unreadable_objects_total", resource="nodes") == 2
 
 
+@in_virtual_time
 async def test_a_node_that_left_takes_no_pods() -> None:
     running = await start()
     running.nodes.replace([make_node("n").obj(), make_node("m").obj()])
@@ -305,6 +321,7 @@ async def test_a_node_that_left_takes_no_pods() -> None:
     assert set(running.bound_to.values()) == {"m"}
 
 
+@in_virtual_time
 async def test_churn_leaves_nothing_behind() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").cordoned().obj())

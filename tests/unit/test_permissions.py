@@ -1,0 +1,86 @@
+"""What we ask for at start, and what we say when we may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.kube.permissions import LEADER_ELECTION, SCHEDULING, MissingPermissions, require_permissions
+from tests.unit.answers import client_of
+
+REVIEW = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+Rule = Callable[[dict[str, str]], bool]
+
+
+class Reviewer:
+    """Answers access reviews by a rule and keeps what was asked."""
+
+    def __init__(self, allows: Rule) -> None:
+        self.allows = allows
+        self.asked: list[dict[str, str]] = []
+
+    def __call__(self, request: Any, body: Any) -> Any:
+        assert (body["apiVersion"], body["kind"]) == ("authorization.k8s.io/v1", "SelfSubjectAccessReview")
+        attributes = body["spec"]["resourceAttributes"]
+        self.asked.append(attributes)
+        return {"status": {"allowed": self.allows(attributes)}}
+
+
+async def require(folder: Path, allows: Rule, *, leader_elect: bool = True) -> Reviewer:
+    reviewer = Reviewer(allows)
+    async with client_of(folder, {REVIEW: reviewer}) as client:
+        await require_permissions(
+            client, leader_elect=leader_elect, lease_namespace="kube-system", lease_name="wholepod"
+        )
+    return reviewer
+
+
+async def test_every_permission_is_asked_for_once(tmp_path: Path) -> None:
+    reviewer = await require(tmp_path, lambda asked: True)
+    assert len(reviewer.asked) == len(SCHEDULING) + len(LEADER_ELECTION)
+    assert {
+        "verb": "create",
+        "group": "",
+        "resource": "pods",
+        "subresource": "binding",
+        "namespace": "",
+        "name": "",
+    } in reviewer.asked
+    leases = {a["verb"]: (a["namespace"], a["name"]) for a in reviewer.asked if a["resource"] == "leases"}
+    assert leases == {
+        "create": ("kube-system", ""),
+        "get": ("kube-system", "wholepod"),
+        "update": ("kube-system", "wholepod"),
+    }
+
+
+async def test_without_leader_election_leases_do_not_matter(tmp_path: Path) -> None:
+    reviewer = await require(tmp_path, lambda a: a["resource"] != "leases", leader_elect=False)
+    assert len(reviewer.asked) == len(SCHEDULING)
+
+
+@pytest.mark.parametrize(
+    ("allows", "missing"),
+    [
+        (lambda a: a["subresource"] != "binding", "create pods/binding"),
+        (lambda a: a["verb"] != "patch", "patch pods/status"),
+        (lambda a: a["group"] != "events.k8s.io", "create events.events.k8s.io"),
+        (lambda a: a["resource"] != "nodes", "list nodes, watch nodes"),
+        (
+            lambda a: a["resource"] != "leases",
+            "create leases.coordination.k8s.io, get leases.coordination.k8s.io, "
+            "update leases.coordination.k8s.io",
+        ),
+    ],
+)
+async def test_what_is_missing_is_named_with_the_fix(allows: Rule, missing: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingPermissions) as caught:
+        await require(tmp_path, allows)
+    assert str(caught.value) == (
+        f"the account that Wholepod runs as may not: {missing}; grant it with a ClusterRole "
+        "and binding (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
+    )
