@@ -9,11 +9,14 @@ Lookup order, as in controller-runtime: the given path, `$KUBECONFIG`, the servi
 the pod we run in, `~/.kube/config`.
 """
 
+import importlib.util
 import os
 import ssl
+import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,24 @@ from scheduler.kube.errors import ConfigError
 log = structlog.get_logger(__name__)
 
 
+@contextmanager
+def _only_the_asynchronous_client() -> Iterator[None]:
+    """Importing `kubernetes.aio` would first run `kubernetes/__init__.py`, which loads the synchronous
+    client with requests, oauthlib and websockets: a third of a second for nothing. The parent package
+    is put in place without being run, and taken away again for those who want all of it."""
+    if "kubernetes" in sys.modules:
+        yield
+        return
+    spec = importlib.util.find_spec("kubernetes")
+    if spec is None:
+        raise ConfigError("the package `kubernetes` is not installed")
+    sys.modules["kubernetes"] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        del sys.modules["kubernetes"]
+
+
 class Access:
     """One API server and our credentials for it.
 
@@ -33,7 +54,8 @@ class Access:
     """
 
     def __init__(self, configuration: Any, *, refresh: Callable[[], Awaitable[None]] | None) -> None:
-        from kubernetes.aio.client import rest
+        with _only_the_asynchronous_client():
+            from kubernetes.aio.client import rest
 
         # Go's verifier, hence every other component of a cluster, accepts certificates without the
         # extensions that OpenSSL's strict mode (the default since Python 3.13) insists on.
@@ -77,7 +99,8 @@ async def load_access(kubeconfig: Path | None, *, environ: Mapping[str, str] = o
 
 
 async def _from_file(paths: str, *, named_by: str) -> Access:
-    from kubernetes.aio import client, config
+    with _only_the_asynchronous_client():
+        from kubernetes.aio import client, config
 
     _require_file(paths, named_by)
     library: Any = config
@@ -115,7 +138,8 @@ def _require_file(paths: str, named_by: str) -> None:
 
 async def _why_plugin_failed(plugin: Any) -> str:
     """The library only logs a plugin's failure, and goes on without credentials."""
-    from kubernetes.aio.config import exec_provider
+    with _only_the_asynchronous_client():
+        from kubernetes.aio.config import exec_provider
 
     library: Any = exec_provider
     try:
@@ -126,7 +150,8 @@ async def _why_plugin_failed(plugin: Any) -> str:
 
 
 def _in_cluster() -> Access:
-    from kubernetes.aio import client, config
+    with _only_the_asynchronous_client():
+        from kubernetes.aio import client, config
 
     library: Any = config
     configuration: Any = client.Configuration()
