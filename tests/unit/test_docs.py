@@ -240,6 +240,18 @@ def test_queries_name_metrics_that_exist(metrics: Metrics) -> None:
 # ---- the other pages
 
 
+def test_packing_figures_are_those_of_the_report() -> None:
+    report = {
+        row[0].strip("*"): (row[2], row[6])
+        for row in table((DOCS / "packing.md").read_text())
+        if len(row) == 7  # of both halves; the second ones are quoted
+    }
+    rows = table(section(ROOT / "README.md", "## How well it packs"))
+    assert rows
+    for name, nodes, cpu in rows:
+        assert report[name.removesuffix(" (the default)")] == (nodes, cpu)
+
+
 def test_the_plugin_api_is_described() -> None:
     text = (DOCS / "plugins.md").read_text()
     for name in scheduler.__all__:
