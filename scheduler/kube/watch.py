@@ -48,8 +48,10 @@ _IDLE_TIMEOUT_S = 150.0
 _WATCH_TIMEOUT_S = (300, 600)  # asked of the server, drawn at random so that watches don't end together
 _STABLE_AFTER_S = 1.0
 _REFUSALS_TO_RELIST = 5  # a position that a server keeps refusing, e.g. after etcd was restored
-# A refused connection costs nobody anything, and the sooner we see the server return the better.
-_UNREACHABLE_CAP_S = 5.0
+# A connection that is refused or breaks costs the server little, and as long as we see nothing, nothing
+# is scheduled: the sooner we are back the better.
+_NO_ANSWER_CAP_S = 5.0
+_LIST_PERIOD_S = 10.0  # lists are costly; if the last one is older, the next may come after a short pause
 _EVENTS_PER_TURN = 256
 
 
@@ -118,6 +120,7 @@ class Reflector(Generic[T]):
         self._complete = False
         self._connected_at: float | None = None
         self._lost_at = 0.0
+        self._listed_at = 0.0
         self._told_synced = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._failing = False
@@ -166,12 +169,11 @@ class Reflector(Generic[T]):
                 self._list_again()
             at_least_s = error.retry_after_s or 0.0
             self._report(error)
-        except Unreachable as error:
-            cap_s = _UNREACHABLE_CAP_S
+        except (Unreachable, OutcomeUnknown) as error:
+            cap_s = _NO_ANSWER_CAP_S
             self._report(error)
-        except (OutcomeUnknown, Garbled) as error:
-            if isinstance(error, Garbled):
-                self._list_again()
+        except Garbled as error:
+            self._list_again()
             self._report(error)
         finally:
             lived_s = self._disconnected()
@@ -282,12 +284,17 @@ class Reflector(Generic[T]):
     def _replace(self, items: list[T]) -> None:
         self._handler.replace(items)
         self._complete = True
+        self._listed_at = self._clock()
         if self._connected_at is None:
             self._start_grace()
         self._tell_sync()
         log.info("listed", resource=self.resource, items=len(items), resource_version=self._resource_version)
 
     def _list_again(self) -> None:
+        # A server that restarts has forgotten its history, so this is how an outage ends, and the pauses
+        # that grew meanwhile mean nothing any more. (From here on they grow again until a list succeeds.)
+        if self._complete and self._clock() - self._listed_at >= _LIST_PERIOD_S:
+            self._backoff.reset()
         self._resource_version = ""
         self._complete = False
         self._refusals = 0

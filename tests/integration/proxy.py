@@ -52,16 +52,14 @@ class Proxy:
         path.write_text(config)
         return path
 
-    def cut(self) -> int:
-        """Break all connections; returns how many there were."""
+    def cut(self) -> None:
+        """Break all connections."""
 
-        async def cut() -> int:
-            writers, self._writers = self._writers, set()
-            for writer in writers:
+        async def cut() -> None:
+            for writer in self._writers:
                 writer.transport.abort()
-            return len(writers) // 2
 
-        return self._call(cut())
+        self._call(cut())
 
     def hold_answers(self) -> None:
         """Until `release_answers`; requests still get through."""
@@ -75,6 +73,7 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
+        self._answers.set()
         for writer in self._writers:
             writer.transport.abort()
         others = asyncio.all_tasks() - {asyncio.current_task()}

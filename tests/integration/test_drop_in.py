@@ -8,13 +8,13 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster import ControlPlane, pod_manifest
+from tests.cluster import pod_manifest
 from tests.integration.harness import Json, Scheduler, eventually
 from tests.integration.observer import bound, condition
 from tests.integration.proxy import Proxy
@@ -23,15 +23,6 @@ from tests.integration.workbench import Workbench
 ALONE = "--leader-elect=false"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 ZONE = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}}
-
-
-@pytest.fixture(scope="module")
-def scheduler(shared_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
-    """One for the tests that ask nothing special of it."""
-    flags = (ALONE, "--kube-api-qps=500", "--kube-api-burst=1000")
-    log = tmp_path_factory.mktemp("drop-in") / "scheduler.log"
-    with Scheduler(*flags, kubeconfig=shared_plane.kubeconfig, log=log) as scheduler:
-        yield scheduler
 
 
 def test_the_command_of_the_readme(bench: Workbench, log: Path) -> None:
@@ -306,7 +297,7 @@ def test_the_log_level_changes_while_it_runs(bench: Workbench, scheduler: Schedu
 
 def test_sigterm_finishes_what_is_under_way(bench: Workbench, log: Path) -> None:
     """A bind was carried out and its answer is on the way when the signal comes; others wait to be sent."""
-    pods = [f"pod-{n}" for n in range(6)]
+    pods = [f"pod-{n}" for n in range(30)]
     bench.node("node", memory="64Gi")
     with (
         Proxy(bench.plane) as proxy,

@@ -137,12 +137,15 @@ def test_the_api_server_dies_and_watches_are_cut(plane: ControlPlane, pods: Obse
                     plane.kill_apiserver()
                     plane.start_apiserver()
                 else:
-                    # The two watches at least.
-                    assert proxy.cut() >= 2
+                    proxy.cut()
             creator.finish()
         # All faults hit it at work.
         assert max(bound_at_fault) < PODS
-        assert len(scheduler.records("watch interrupted")) >= 2 * len(FAULTS_AT)
+        assert scheduler.metric("wholepod_write_retries_total", kind="bind") > 0
+        # Between two deaths of the API server more pods were bound than were known before, and nodes had to
+        # be listed anew: both watches came back each time, to be cut once more.
+        interrupted = Counter(record["resource"] for record in scheduler.records("watch interrupted"))
+        assert min(interrupted["pods"], interrupted["nodes"]) >= len(FAULTS_AT)
         # It did not end and start again, it lived on.
         assert scheduler.running
         assert scheduler.pid == pid

@@ -256,6 +256,30 @@ async def test_server_restart(api: ApiServer, start: Start, until: Until) -> Non
     assert w.copy.calls == ["replace", "upsert b"]
 
 
+async def test_a_server_that_forgot_history_while_it_was_away(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    w = start()
+    await until(lambda: w.reflector.synced)
+    await api.stop()
+    await until(lambda: len(w.delays) >= 8)
+    w.now = 60.0
+    api.compact()
+    await api.start()
+    await until(lambda: w.copy.calls.count("replace") == 2)
+    assert w.delays[-1] <= 2 * 0.8  # it is back: no reason to wait as for one that is not
+
+
+async def test_a_connection_that_keeps_breaking(api: ApiServer, start: Start, until: Until) -> None:
+    w = start()
+    for cuts in range(1, 9):
+        await until(lambda cuts=cuts: w.reflector.synced and len(api.watchers) == cuts)  # type: ignore[misc]
+        api.cut_watches()
+        await until(lambda cuts=cuts: len(w.delays) == cuts)  # type: ignore[misc]
+    assert w.delays[0] < w.delays[2]
+    assert max(w.delays) <= 5.0
+
+
 async def test_waits_for_a_server_that_is_not_up_yet(api: ApiServer, start: Start, until: Until) -> None:
     await api.stop()
     w = start()
