@@ -18,7 +18,6 @@ a long one makes every decision a guess.
 """
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -49,9 +48,9 @@ _WATCH_TIMEOUT_S = (300, 600)  # asked of the server, drawn at random so that wa
 _STABLE_AFTER_S = 1.0
 _REFUSALS_TO_RELIST = 5  # a position that a server keeps refusing, e.g. after etcd was restored
 # A connection that is refused or breaks costs the server little, and as long as we see nothing, nothing
-# is scheduled: the sooner we are back the better.
-_NO_ANSWER_CAP_S = 5.0
-_LIST_PERIOD_S = 10.0  # lists are costly; if the last one is older, the next may come after a short pause
+# is scheduled: the sooner we are back the better (with the jitter, within 5 s).
+_RECONNECT_CAP_S = 2.5
+_BACKOFF_CAP_S = 30.0  # of a server that answers, and with an error, or has us list again and again
 _EVENTS_PER_TURN = 256
 
 
@@ -110,7 +109,10 @@ class Reflector(Generic[T]):
         self._rng = rng or random.Random()
         self._clock = clock
         self._sleep = sleep
-        self._backoff = Backoff(0.8, 30.0, rng=self._rng)
+        # Two, since pauses that grew while no server was there say nothing of the one that is back. It has
+        # forgotten its history and will have us list again, and that must not wait for a minute.
+        self._reconnect = Backoff(0.8, _RECONNECT_CAP_S, rng=self._rng)
+        self._backoff = Backoff(0.8, _BACKOFF_CAP_S, rng=self._rng)
         self._streaming_list = True
         self._resource_version = ""  # "": a list is needed
         self._refusals = 0
@@ -120,7 +122,6 @@ class Reflector(Generic[T]):
         self._complete = False
         self._connected_at: float | None = None
         self._lost_at = 0.0
-        self._listed_at = 0.0
         self._told_synced = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._failing = False
@@ -151,7 +152,7 @@ class Reflector(Generic[T]):
         if self._relist_wanted:
             self._relist_wanted = False
             self._list_again()
-        at_least_s, cap_s, lived_s = 0.0, math.inf, 0.0
+        at_least_s, lived_s, backoff = 0.0, 0.0, self._backoff
         try:
             if not self._resource_version and not self._streaming_list:
                 await self._list()
@@ -170,7 +171,7 @@ class Reflector(Generic[T]):
             at_least_s = error.retry_after_s or 0.0
             self._report(error)
         except (Unreachable, OutcomeUnknown) as error:
-            cap_s = _NO_ANSWER_CAP_S
+            backoff = self._reconnect
             self._report(error)
         except Garbled as error:
             self._list_again()
@@ -178,10 +179,11 @@ class Reflector(Generic[T]):
         finally:
             lived_s = self._disconnected()
         if lived_s >= _STABLE_AFTER_S:
+            self._reconnect.reset()
             self._backoff.reset()
             if self._resource_version and not at_least_s:
                 return 0.0
-        return max(at_least_s, min(cap_s, self._backoff.next()))
+        return max(at_least_s, backoff.next())
 
     async def _list(self) -> None:
         """The whole collection in pages, all of the state of the first page's moment."""
@@ -284,17 +286,12 @@ class Reflector(Generic[T]):
     def _replace(self, items: list[T]) -> None:
         self._handler.replace(items)
         self._complete = True
-        self._listed_at = self._clock()
         if self._connected_at is None:
             self._start_grace()
         self._tell_sync()
         log.info("listed", resource=self.resource, items=len(items), resource_version=self._resource_version)
 
     def _list_again(self) -> None:
-        # A server that restarts has forgotten its history, so this is how an outage ends, and the pauses
-        # that grew meanwhile mean nothing any more. (From here on they grow again until a list succeeds.)
-        if self._complete and self._clock() - self._listed_at >= _LIST_PERIOD_S:
-            self._backoff.reset()
         self._resource_version = ""
         self._complete = False
         self._refusals = 0

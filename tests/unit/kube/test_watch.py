@@ -228,7 +228,7 @@ async def test_server_errors_back_off_and_keep_the_position(
     await until(lambda: len(api.queries) == 5 and api.watchers)
     assert w.copy.calls == ["replace"]
     assert len(w.delays) == 4
-    for i, delay in enumerate(w.delays):
+    for i, delay in enumerate(w.delays[1:]):  # the first was for the lost connection
         assert 0.8 * 2**i <= delay <= 2 * 0.8 * 2**i
 
 
@@ -263,7 +263,6 @@ async def test_a_server_that_forgot_history_while_it_was_away(
     await until(lambda: w.reflector.synced)
     await api.stop()
     await until(lambda: len(w.delays) >= 8)
-    w.now = 60.0
     api.compact()
     await api.start()
     await until(lambda: w.copy.calls.count("replace") == 2)
