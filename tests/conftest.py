@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
-settings.register_profile("default", deadline=None, suppress_health_check=_SLOW_IS_FINE)
+settings.register_profile("default", deadline=None, max_examples=120, suppress_health_check=_SLOW_IS_FINE)
 settings.register_profile(
     "faults", deadline=None, suppress_health_check=_SLOW_IS_FINE, max_examples=5000, print_blob=True
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.core.cycle import CACHED_KINDS, Cycle
@@ -108,6 +108,7 @@ def like_containers(pod: PodInfo) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+@settings(max_examples=settings().max_examples // 4)
 @given(
     kinds_kept=st.sampled_from([CACHED_KINDS, 2]),
     start=st.lists(nodes(), max_size=8),

@@ -47,19 +47,19 @@ nodes = st.builds(
         optional={GPU: st.integers(0, 2)},
     ),
     zone=zones,
-    taint=st.sampled_from([None, None, None, "NoSchedule", "NoExecute", "PreferNoSchedule"]),
-    cordoned=st.sampled_from([False, False, False, True]),
+    taint=st.sampled_from([None] * 6 + ["NoSchedule", "NoExecute", "PreferNoSchedule"]),
+    cordoned=st.sampled_from([False] * 5 + [True]),
 )
 rules_of_pods = st.fixed_dictionaries(
     {"containers": st.sampled_from(SIZES)},
     optional={
         "ports": st.frozensets(st.sampled_from([80, 443]), max_size=2),
-        "zone": zones,
-        "pinned_to": st.sampled_from(NODE_NAMES),
+        "zone": st.sampled_from(["a", "b", None, None]),
+        "pinned_to": st.sampled_from([None] * 6 + ["n1", "n2"]),
         "tolerates": st.booleans(),
-        "claims": st.sampled_from([False] * 7 + [True]),
+        "claims": st.sampled_from([False] * 9 + [True]),
         "priority": st.integers(0, 2),
-        "gated": st.sampled_from([False, False, True]),
+        "gated": st.sampled_from([False] * 4 + [True]),
         "scheduler": st.sampled_from(sorted(SCHEDULERS)),
     },
 )
@@ -79,6 +79,9 @@ class EngineMachine(RuleBasedStateMachine):
 
     def _pods(self, **wanted: Any) -> list[NaivePod]:
         return [p for p in self.model.pods.values() if all(getattr(p, k) == v for k, v in wanted.items())]
+
+    def _pod(self, which: int) -> NaivePod:
+        return self._pods()[which % len(self.model.pods)]
 
     def _watch(self, pod: NaivePod, node: str | None) -> None:
         """The watch shows the pod, on this node."""
@@ -123,7 +126,7 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize(
         some_nodes=st.lists(nodes, min_size=2, max_size=4),
         some_pods=st.lists(rules_of_pods, min_size=2, max_size=4),
-        eager=st.booleans(),
+        eager=st.sampled_from([True, True, False]),
     )
     def begin(self, some_nodes: list[NaiveNode], some_pods: list[dict[str, Any]], eager: bool) -> None:
         """eager: decides after every step, as the loop does; else when told to, so that events pile up."""
@@ -131,23 +134,23 @@ class EngineMachine(RuleBasedStateMachine):
         for node in some_nodes:
             self._upsert_node(node)
         for fields in some_pods:
-            self.pod_created(fields)
+            self.pods_created(fields, 2)
 
     # ---- pods
 
     @precondition(lambda self: len(self.model.pods) < MOST_PODS)
-    @rule(fields=rules_of_pods)
-    def pod_created(self, fields: dict[str, Any]) -> None:
-        self._watch(self._new_pod(f"p{self.born}", fields), None)
+    @rule(fields=rules_of_pods, count=st.integers(1, 3))
+    def pods_created(self, fields: dict[str, Any], count: int) -> None:
+        """Pods are seldom alone of their kind, and kinds share cached answers."""
+        for _ in range(count):
+            self._watch(self._new_pod(f"p{self.born}", fields), None)
 
     @precondition(lambda self: 0 < len(self.model.pods) < MOST_PODS)
-    @rule(which=pick, count=st.integers(1, 3))
-    def pod_replicated(self, which: int, count: int) -> None:
-        """Pods are seldom alone of their kind, and kinds share cached answers."""
-        like = self._pods()[which % len(self.model.pods)]
+    @rule(which=pick)
+    def pod_replicated(self, which: int) -> None:
+        like = self._pod(which)
         fields = ("containers", "ports", "zone", "pinned_to", "tolerates", "claims", "priority")
-        for _ in range(count):
-            self._watch(self._new_pod(f"p{self.born}", {f: getattr(like, f) for f in fields}), None)
+        self._watch(self._new_pod(f"p{self.born}", {f: getattr(like, f) for f in fields}), None)
 
     @precondition(lambda self: len(self.model.pods) < MOST_PODS)
     @rule(fields=rules_of_pods, node=st.sampled_from([*NODE_NAMES, "unknown"]))
@@ -158,64 +161,40 @@ class EngineMachine(RuleBasedStateMachine):
         self._watch(pod, node)
 
     @precondition(lambda self: self.model.pods)
-    @rule(which=pick, fields=rules_of_pods)
-    def pod_recreated(self, which: int, fields: dict[str, Any]) -> None:
-        old = self._pods()[which % len(self.model.pods)]
-        self.pod_deleted(which)
-        self._watch(self._new_pod(old.name, fields), None)
+    @rule(which=pick, phase=st.sampled_from([None, "Succeeded", "Failed"]), again=st.booleans())
+    def pod_ended(self, which: int, phase: str | None, again: bool) -> None:
+        """Deleted or finished; perhaps another one takes its name."""
+        pod = self._pod(which)
+        del self.model.pods[pod.uid]
+        if phase is None:
+            self.engine.remove_pod(pod.uid)
+        else:
+            manifest = pod.manifest(pod.api_node)
+            manifest["status"]["phase"] = phase
+            self.engine.upsert_pod(decode_pod(manifest))
+        if again:
+            self._watch(self._new_pod(pod.name, {"containers": pod.containers}), None)
 
     @precondition(lambda self: self.model.pods)
-    @rule(which=pick)
-    def pod_deleted(self, which: int) -> None:
-        pod = self._pods()[which % len(self.model.pods)]
-        del self.model.pods[pod.uid]
-        self.engine.remove_pod(pod.uid)
-
-    @precondition(lambda self: self.model.pods)
-    @rule(which=pick, phase=st.sampled_from(["Succeeded", "Failed"]))
-    def pod_finished(self, which: int, phase: str) -> None:
-        pod = self._pods()[which % len(self.model.pods)]
-        del self.model.pods[pod.uid]
-        manifest = pod.manifest(pod.api_node)
-        manifest["status"]["phase"] = phase
-        self.engine.upsert_pod(decode_pod(manifest))
-
-    @precondition(lambda self: self._pods(terminating=False))
-    @rule(which=pick)
-    def pod_terminating(self, which: int) -> None:
-        pods = self._pods(terminating=False)
-        pod = pods[which % len(pods)]
-        pod.terminating = True
+    @rule(which=pick, what=st.sampled_from(["gated", "terminating", "tolerates"]))
+    def pod_switched(self, which: int, what: str) -> None:
+        """What can change in one direction only."""
+        pod = self._pod(which)
+        setattr(pod, what, what != "gated")
         self._watch(pod, pod.api_node)
-
-    @precondition(lambda self: self._pods(gated=True))
-    @rule(which=pick)
-    def pod_ungated(self, which: int) -> None:
-        pods = self._pods(gated=True)
-        pod = pods[which % len(pods)]
-        pod.gated = False
-        self._watch(pod, None)
 
     @precondition(lambda self: self.model.pods)
     @rule(which=pick, size=st.sampled_from(SIZES))
     def pod_resized(self, which: int, size: list[Amounts]) -> None:
-        pod = self._pods()[which % len(self.model.pods)]
+        pod = self._pod(which)
         pod.containers = size
-        self._watch(pod, pod.api_node)
-
-    @precondition(lambda self: self._pods(tolerates=False))
-    @rule(which=pick)
-    def pod_tolerates(self, which: int) -> None:
-        pods = self._pods(tolerates=False)
-        pod = pods[which % len(pods)]
-        pod.tolerates = True
         self._watch(pod, pod.api_node)
 
     @precondition(lambda self: self.model.pods)
     @rule(which=pick)
     def stale_update(self, which: int) -> None:
         """An update from before the bind; also: one that changes nothing."""
-        pod = self._pods()[which % len(self.model.pods)]
+        pod = self._pod(which)
         if pod.node is None or pod.assumed:
             self._watch(pod, None)
 
@@ -228,29 +207,27 @@ class EngineMachine(RuleBasedStateMachine):
         if seen:
             self._watch(pod, node)
 
-    @precondition(lambda self: any(p.api_node for p in self.model.pods.values()))
-    @rule(which=pick)
-    def watch_catches_up(self, which: int) -> None:
-        pods = [p for p in self.model.pods.values() if p.api_node]
-        pod = pods[which % len(pods)]
-        self._watch(pod, pod.api_node)
-
     # ---- binds
 
     @precondition(lambda self: self._pods(awaits_answer=True))
-    @rule(which=pick, refused=st.booleans(), vanished=st.booleans(), seen_first=st.booleans())
-    def bind_answered(self, which: int, refused: bool, vanished: bool, seen_first: bool) -> None:
-        """(An answer that is lost for good is this rule not being chosen.)"""
-        pods = self._pods(awaits_answer=True)
-        pod = pods[which % len(pods)]
+    @rule(
+        outcomes=st.lists(st.sampled_from(["bound", "bound", "refused", "vanished", "lost"]), min_size=1),
+        seen_first=st.booleans(),
+    )
+    def binds_answered(self, outcomes: list[str], seen_first: bool) -> None:
+        for pod, outcome in zip(self._pods(awaits_answer=True), outcomes, strict=False):
+            if outcome != "lost":
+                self._bind_answered(pod, outcome, seen_first)
+
+    def _bind_answered(self, pod: NaivePod, outcome: str, seen_first: bool) -> None:
         pod.awaits_answer = False
         target = pod.node if pod.assumed else None
-        if pod.api_gone or (vanished and pod.api_node is None):
+        if pod.api_gone or (outcome == "vanished" and pod.api_node is None):
             pod.api_gone = True
             self._void(pod)
         elif pod.api_node is not None and pod.api_node != pod.node:
             self._void(pod)
-        elif refused and pod.api_node is None:
+        elif outcome == "refused" and pod.api_node is None:
             self.engine.bind_failed(pod.uid)
             self.model.forget(pod)
             self.model.back_off(pod, "backoff", self.clock())
@@ -267,6 +244,13 @@ class EngineMachine(RuleBasedStateMachine):
         self.model.forget(pod)
         pod.place = None
 
+    @precondition(lambda self: any(p.api_node for p in self.model.pods.values()))
+    @rule(which=pick)
+    def watch_catches_up(self, which: int) -> None:
+        pods = [p for p in self.model.pods.values() if p.api_node]
+        pod = pods[which % len(pods)]
+        self._watch(pod, pod.api_node)
+
     # ---- nodes
 
     @rule(node=nodes)
@@ -282,20 +266,17 @@ class EngineMachine(RuleBasedStateMachine):
         self._upsert_node(node)
 
     @precondition(lambda self: self.model.nodes)
-    @rule(which=pick)
-    def node_heartbeat(self, which: int) -> None:
+    @rule(which=pick, gone=st.booleans())
+    def node_heartbeat_or_end(self, which: int, gone: bool) -> None:
         node = list(self.model.nodes.values())[which % len(self.model.nodes)]
+        if gone:
+            del self.model.nodes[node.name]
+            self.engine.remove_node(node.name)
+            return
         generation = self.engine.state.nodes.generation
         self.heartbeats += 1
         self.engine.upsert_node(decode_node(node.manifest(self.heartbeats)))
         assert self.engine.state.nodes.generation == generation
-
-    @precondition(lambda self: self.model.nodes)
-    @rule(which=pick)
-    def node_removed(self, which: int) -> None:
-        name = list(self.model.nodes)[which % len(self.model.nodes)]
-        del self.model.nodes[name]
-        self.engine.remove_node(name)
 
     # ---- lists
 
@@ -326,12 +307,15 @@ class EngineMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    @rule()
-    def one_decision(self) -> None:
-        self._decide()
+    @precondition(lambda self: not self.eager)
+    @rule(until_idle=st.booleans())
+    def decides(self, until_idle: bool) -> None:
+        if until_idle:
+            self._decide_until_idle()
+        else:
+            self._decide()
 
-    @rule()
-    def decide_until_idle(self) -> None:
+    def _decide_until_idle(self) -> None:
         while self._decide():
             pass
         for pod in self._pods(place="unschedulable"):
@@ -348,7 +332,7 @@ class EngineMachine(RuleBasedStateMachine):
     @invariant()
     def decided_at_once(self) -> None:
         if self.eager:
-            self.decide_until_idle()
+            self._decide_until_idle()
 
     @invariant()
     def table_holds_the_same_totals(self) -> None:
@@ -376,4 +360,4 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 TestEngine = EngineMachine.TestCase
-TestEngine.settings = settings(stateful_step_count=40)
+TestEngine.settings = settings(stateful_step_count=50)
