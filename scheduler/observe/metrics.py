@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -20,6 +20,9 @@ from prometheus_client.registry import Collector
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.nodes import MEMORY
 from scheduler.core.queue import Place
+
+
+disable_created_metrics()  # kube-scheduler has none, and they double the number of series
 
 
 def _exponential(start: float, factor: float, count: int) -> list[float]:

@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ Json = dict[str, Any]
 
 PAGE_SIZE = 1000
 BULK_WORKERS = 16
+IDLE_CONNECTION_S = 30.0  # well below the minutes after which the API server closes it
 
 # Kind → (path prefix, plural, lives in a namespace): the kinds that tests create in bulk or by hand.
 # For anything else there is `ControlPlane.kubectl("apply", …)`.
@@ -54,8 +56,8 @@ class Api:
         self._tls = ssl.create_default_context(cadata=ca_pem)
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         self._timeout_s = timeout_s
-        # Idle connections, the last used on top. A deque's append and pop are atomic.
-        self._idle: deque[http.client.HTTPSConnection] = deque()
+        # Idle connections and since when, the last used on top. A deque's append and pop are atomic.
+        self._idle: deque[tuple[http.client.HTTPSConnection, float]] = deque()
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> Self:
@@ -76,7 +78,7 @@ class Api:
     def close(self) -> None:
         """Close the idle connections; the client stays usable."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[0].close()
 
     def text(self, path: str) -> str:
         """GET anything that is not JSON (`/metrics`, `/readyz?verbose`)."""
@@ -171,12 +173,7 @@ class Api:
     def _exchange(
         self, method: str, target: str, payload: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, context=self._tls, timeout=self._timeout_s
-            )
+        connection = self._connection()
         try:
             connection.request(method, target, body=payload, headers=headers)
             response = connection.getresponse()
@@ -184,8 +181,19 @@ class Api:
         except BaseException:
             connection.close()
             raise
-        self._idle.append(connection)
+        self._idle.append((connection, time.monotonic()))
         return response.status, answer
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        """An idle one that the server has not closed yet, or a new one."""
+        try:
+            connection, since = self._idle.pop()
+            if time.monotonic() - since < IDLE_CONNECTION_S:
+                return connection
+            connection.close()
+        except IndexError:
+            pass
+        return http.client.HTTPSConnection(self._host, self._port, context=self._tls, timeout=self._timeout_s)
 
 
 def collection_of(manifest: Json) -> str:

@@ -205,7 +205,7 @@ def test_an_account_without_rights(shared_plane: ControlPlane) -> None:
         "watch nodes, create pods/binding, patch pods/status, create events.events.k8s.io, "
         "create leases.coordination.k8s.io, get leases.coordination.k8s.io, "
         "update leases.coordination.k8s.io; grant it with a ClusterRole and binding "
-        "(`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
+        "as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
     )
 
 

@@ -82,5 +82,5 @@ async def test_what_is_missing_is_named_with_the_fix(allows: Rule, missing: str,
         await require(tmp_path, allows)
     assert str(caught.value) == (
         f"the account that Wholepod runs as may not: {missing}; grant it with a ClusterRole "
-        "and binding (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
+        "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
     )
