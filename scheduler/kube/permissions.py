@@ -74,7 +74,8 @@ async def require_permissions(
     if missing:
         raise MissingPermissions(
             f"the account that Wholepod runs as may not: {', '.join(missing)}; grant it with a ClusterRole "
-            "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
+            "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it "
+            "may do)"
         )
 
 
