@@ -184,6 +184,11 @@ class Writer:
         ]
         for request in unsent:
             self.cancel(request.uid)
+        # Out of the lane as well: each of them would cost a token, and events wait for those.
+        waiting = self._bind_lane.waiting
+        kept = [binding for binding in waiting if binding.request.uid in self._binds]
+        waiting.clear()
+        waiting.extend(kept)
         try:
             async with asyncio.timeout(timeout_s):
                 while any(self.pending().values()):

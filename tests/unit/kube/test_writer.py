@@ -469,6 +469,19 @@ async def test_drain_settles_what_is_under_way(api: ApiServer, start: Start, unt
         w.writer.bind(bind("late"))
 
 
+async def test_drain_spends_no_tokens_on_what_is_given_up(api: ApiServer, start: Start, until: Until) -> None:
+    names = [f"pod-{n}" for n in range(100)]
+    add(api, *names)
+    w = start(qps=10.0, burst=1)
+    for name in names:
+        w.writer.bind(bind(name))
+    w.writer.post_event(event("pod-0"))
+    await until(lambda: w.outcomes)
+    drained = await w.writer.drain(5.0)  # a hundred tokens take ten seconds
+    assert len(drained.unsent) + len(w.outcomes) == len(names)
+    assert (drained.undecided, drained.events) == ([], 0)
+
+
 async def test_drain_gives_up_in_time_and_says_what_is_open(
     api: ApiServer, start: Start, until: Until
 ) -> None:
