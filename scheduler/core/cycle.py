@@ -10,7 +10,7 @@ Filters that do not read usage share their answers in turn, even between pods of
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -128,10 +128,7 @@ class Cycle:
         totals = answers.total
         candidates = None
         if prefilter.node_names is not None:
-            row_of = self._nodes.row_of
-            candidates = np.array(
-                sorted(row_of[name] for name in prefilter.node_names if name in row_of), np.intp
-            )
+            candidates = self._rows_named(prefilter.node_names)
             totals = totals[candidates]
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
@@ -153,7 +150,9 @@ class Cycle:
         rejected_by = set(prefilter.rejected_by)
         names = prefilter.result.node_names
         if names is not None:
-            rows = rows[[self._nodes.names[row] in names for row in rows]]
+            named, given = self._rows_named(names), np.zeros(len(self._nodes), np.bool_)
+            given[rows] = True
+            rows = named[given[named]]
         nodes = self._nodes.view(rows)
         left = np.ones(len(rows), np.bool_)
         for plugin in self.profile.filters:
@@ -172,6 +171,11 @@ class Cycle:
         return answers.static, answers.usage, answers.raw
 
     # ---- internals
+
+    def _rows_named(self, names: Iterable[str]) -> NDArray[np.intp]:
+        """Rows of those of the nodes that exist."""
+        row_of = self._nodes.row_of
+        return np.array(sorted(row_of[name] for name in names if name in row_of), np.intp)
 
     def _answers(self, pod: PodInfo, key: Key) -> _Answers:
         """The pod's kind, brought up to date with the table."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.api import Node, Pod
 from scheduler.core.cycle import Cycle, Placement
@@ -29,6 +30,8 @@ from scheduler.quantity import QuantityError
 
 WAKE_SHARE = 4
 """Wake checks may take one part in so many of the loop's time when events and kinds are plenty."""
+WAKE_SLICE_S = 0.01
+"""And so long at a time: a change of all nodes, looked at for a thousand kinds, takes seconds."""
 
 
 class Verdict(Enum):
@@ -68,7 +71,10 @@ class Engine:
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
         self._helpful: dict[str, Wake] = {}
-        """Node name → what has happened to it since the last wake check."""
+        """Node name → what has happened to it since the last wake check began."""
+        self._changed: dict[str, Wake] = {}
+        """The same for the wake check under way, and the kinds it has yet to look at."""
+        self._to_check: list[Kind] = []
         self._next_wake_check = clock()
 
     # ---- what the watch says
@@ -178,34 +184,22 @@ class Engine:
         """The API server has the bind. The pod stays assumed until the watch shows it."""
         self.queue.remove(uid)
 
-    def wake_helped(self, *, force: bool = False) -> int:
-        """Wakes pods that what happened to nodes has helped; returns how many."""
-        if not self._helpful:
-            return 0
+    def wake_helped(self) -> int:
+        """Wakes pods that what happened to nodes has helped; returns how many.
+
+        Goes through the sleeping kinds for at most `WAKE_SLICE_S` and takes up the rest next time.
+        """
         start = self._clock()
-        if start < self._next_wake_check and not force:
+        if start < self._next_wake_check or not (self._to_check or self._helpful):
             return 0
-        rows_of = self.state.nodes.row_of
-        helpful, self._helpful = self._helpful, {}
-        woken = 0
-        for kind, info, rejected_by in self.queue.unschedulable_kinds():
-            wakes_on = self._wakes_on[kind[0]]
-            wanted = Wake.NODE_ADD  # nobody has rejected a new node yet
-            for name in rejected_by:
-                wanted |= wakes_on[name]
-            rows = [rows_of[name] for name, event in helpful.items() if event & wanted and name in rows_of]
-            if not rows:
-                continue
-            try:
-                still = self.cycles[kind[0]].rejected_by(info, np.array(rows, np.intp))
-            except Exception:  # the pod's next decision will say what it was
-                still = None
-            if still is None:
-                woken += self.queue.wake(kind, "NodeChange")
-            else:
-                # One reason has gone and another has shown: from now on it is that which must go.
-                self.queue.note_rejections(kind, still)
-        end = self._clock()
+        if not self._to_check:
+            self._changed, self._helpful = self._helpful, {}
+            self._to_check = self.queue.unschedulable_kinds()
+        rows_of: dict[Wake, NDArray[np.intp]] = {}
+        woken, end = 0, start
+        while self._to_check and end - start <= WAKE_SLICE_S:
+            woken += self._wake_if_helped(self._to_check.pop(), rows_of)
+            end = self._clock()
         self._next_wake_check = end + (end - start) * (WAKE_SHARE - 1)
         return woken
 
@@ -214,11 +208,37 @@ class Engine:
         if self.queue.has_active():
             return self._clock()
         due = self.queue.next_due()
-        if self._helpful:
+        if self._to_check or self._helpful:
             return self._next_wake_check if due is None else min(due, self._next_wake_check)
         return due
 
     # ---- internals
+
+    def _wake_if_helped(self, kind: Kind, rows_of: dict[Wake, NDArray[np.intp]]) -> int:
+        """`rows_of`: rows that any of some events happened to, kept from kind to kind."""
+        asleep = self.queue.asleep(kind)
+        if asleep is None:
+            return 0  # woken otherwise in the meantime
+        info, rejected_by = asleep
+        wanted = Wake.NODE_ADD  # nobody has rejected a new node yet
+        for name in rejected_by:
+            wanted |= self._wakes_on[kind[0]][name]
+        rows = rows_of.get(wanted)
+        if rows is None:
+            row_of = self.state.nodes.row_of
+            helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
+            rows = rows_of[wanted] = np.array(helped, np.intp)
+        if not len(rows):
+            return 0
+        try:
+            still = self.cycles[kind[0]].rejected_by(info, rows)
+        except Exception:  # the pod's next decision will say what it was
+            still = None
+        if still is None:
+            return self.queue.wake(kind, "NodeChange")
+        # One reason has gone and another has shown: from now on it is that which must go.
+        self.queue.note_rejections(kind, still)
+        return 0
 
     def _upsert_assigned(self, info: PodInfo) -> None:
         self.queue.remove(info.uid)

@@ -159,12 +159,16 @@ class SchedulingQueue:
         pod.backoff_until = self._clock() + self._backoff_s(pod.attempts)
         self._move(pod, Place.BACKOFF, "ScheduleAttemptFailure")
 
-    def unschedulable_kinds(self) -> list[tuple[Kind, PodInfo, frozenset[str]]]:
-        """Kinds asleep, with one pod of each and all the plugins that rejected any of them."""
-        return [
-            (kind, next(iter(asleep.pods.values())).info, frozenset(asleep.rejected_by))
-            for kind, asleep in self._asleep.items()
-        ]
+    def unschedulable_kinds(self) -> list[Kind]:
+        """Kinds with pods asleep."""
+        return list(self._asleep)
+
+    def asleep(self, kind: Kind) -> tuple[PodInfo, frozenset[str]] | None:
+        """One of the sleeping pods of a kind, and all the plugins that rejected any of them."""
+        asleep = self._asleep.get(kind)
+        if asleep is None:
+            return None
+        return next(iter(asleep.pods.values())).info, frozenset(asleep.rejected_by)
 
     def note_rejections(self, kind: Kind, plugins: Iterable[str]) -> None:
         """These plugins, too, keep the sleeping pods of a kind from some node by now."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.engine import WAKE_SLICE_S, Decision, Engine, Verdict
 from scheduler.core.plugin import FilterPlugin, FilterResult, Wake, passes, rejects
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
@@ -257,6 +257,34 @@ def test_wake_checks_take_a_bounded_share_of_the_time() -> None:
     due = cluster.engine.next_due()
     assert due is not None
     assert due <= cluster.clock() + 4
+
+
+def test_a_wake_check_of_many_kinds_is_done_in_slices() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n").allocatable(pods="0"))
+    kinds = 10
+    cluster.pods(*(make_pod(f"p{i}").req(cpu=f"{i + 1}m") for i in range(kinds)))
+    while cluster.engine.decide() is not None:
+        pass
+    cycle: Any = cluster.engine.cycles["wholepod"]
+    check = cycle.rejected_by
+
+    def slow(pod: PodInfo, rows: Any) -> frozenset[str] | None:
+        cluster.clock.advance(WAKE_SLICE_S / 2)
+        answer: frozenset[str] | None = check(pod, rows)
+        return answer
+
+    cycle.rejected_by = slow
+    cluster.nodes(make_node("n"))
+    cluster.engine.remove_pod("uid-of-default/p3")
+    woken: list[int] = []
+    while sum(woken) < kinds - 1:
+        due = cluster.engine.next_due()
+        assert due is not None
+        cluster.clock.now = max(due, cluster.clock.now)
+        woken.append(cluster.engine.wake_helped())
+    assert max(woken) <= 3
+    assert cluster.engine.queue.unschedulable_kinds() == []
 
 
 def test_next_due() -> None:

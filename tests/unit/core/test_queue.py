@@ -196,7 +196,7 @@ def test_an_update_in_flight_changes_the_object_alone() -> None:
     queue.update(make_pod().named("renewed").uid("a").priority(7).info(), OTHER)
     assert (pod.place, pod.info.name, pod.kind) == (Place.IN_FLIGHT, "default/renewed", OTHER)
     queue.set_unschedulable(pod, REJECTED)
-    assert [kind for kind, _, _ in queue.unschedulable_kinds()] == [OTHER]
+    assert queue.unschedulable_kinds() == [OTHER]
 
 
 @pytest.mark.parametrize("place", ["active", "backoff", "unschedulable", "gated", "in-flight"])
@@ -238,13 +238,18 @@ def test_who_rejected_a_kind_adds_up_until_it_is_woken() -> None:
         queue.give(name)
         queue.fail(name, frozenset(rejected_by))
     queue.note_rejections(KIND, {"TaintToleration"})
-    [(kind, info, plugins)] = queue.unschedulable_kinds()
-    assert (kind, info.uid) == (KIND, "a")
+    asleep = queue.asleep(KIND)
+    assert asleep is not None
+    info, plugins = asleep
+    assert info.uid == "a"
     assert plugins == {"NodePorts", "NodeAffinity", "TaintToleration"}
     queue.clock.advance(1)
     queue.wake(KIND, "NodeAdd")
     queue.fail("a", frozenset({"NodeAffinity"}))
-    assert queue.unschedulable_kinds()[0][2] == {"NodeAffinity"}
+    again = queue.asleep(KIND)
+    assert again is not None
+    assert again[1] == {"NodeAffinity"}
+    assert queue.asleep(OTHER) is None
 
 
 def test_pods_that_come_and_go_untried_leave_nothing_behind() -> None:
