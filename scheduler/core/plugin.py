@@ -94,7 +94,8 @@ class FilterPlugin(Plugin):
     """Events after which a pod rejected by this plugin is worth another try."""
 
     def prefilter(self, pod: PodInfo) -> PreFilterResult:
-        """Called once a decision; the default looks at all nodes."""
+        """Asked once for all pods of a kind, so the pod's `reads` is all it may depend on; the
+        default looks at all nodes."""
         return ALL_NODES
 
     def applies(self, pod: PodInfo) -> bool:
