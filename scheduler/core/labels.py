@@ -48,6 +48,8 @@ def lookup(
     column: InternedColumn[Any], ids: NDArray[np.int32], holds: Callable[[Any], bool]
 ) -> NDArray[np.bool_]:
     """bool[n]: whether `holds` is true of each row's value; it is called once per distinct value."""
+    if len(column.values) <= len(ids):
+        return np.fromiter(map(holds, column.values), np.bool_, len(column.values))[ids]
     if len(ids) == 1:
         return np.array([holds(column.values[ids[0]])])
     distinct, inverse = np.unique(ids, return_inverse=True)

@@ -181,6 +181,29 @@ def test_a_pod_that_is_gone_is_not_tried_again(placed: Cluster) -> None:
     assert not placed.engine.knows(UID)
 
 
+# ---- a pod's life
+
+
+@pytest.mark.parametrize(
+    ("phase", "holds"),
+    [("Pending", True), ("Running", True), ("Unknown", True), ("Succeeded", False), ("Failed", False)],
+)
+def test_the_room_of_a_pod_follows_its_phase(phase: str, holds: bool) -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n").allocatable(pods="1"))
+    cluster.pods(make_pod("there").on("n"), make_pod("there").on("n").phase(phase), small_pod())
+    assert (cluster.decide().node is None) is holds
+
+
+def test_a_terminating_pod_holds_its_room_until_it_is_gone() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n").allocatable(pods="1"))
+    cluster.pods(make_pod("there").on("n").phase("Running").terminating(), small_pod())
+    assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
+    cluster.engine.remove_pod("uid-of-default/there")
+    assert cluster.wakes()
+
+
 # ---- waking
 
 Action = Callable[[Cluster], object]

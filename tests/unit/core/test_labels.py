@@ -50,7 +50,7 @@ def test_many_values_in_use_are_all_kept() -> None:
     assert values_of(column, 3000) == [str(i) for i in range(3000)]
 
 
-@pytest.mark.parametrize("rows", [[], [1], [0, 1, 2], [2, 2, 0], [3]])
+@pytest.mark.parametrize("rows", [[], [1], [0, 1, 2], [2, 2, 0], [3], [0, 0, 0, 3, 1, 2]])
 def test_a_rule_is_asked_once_per_distinct_value(rows: list[int]) -> None:
     column = column_of("a", "b", "a", None)
     asked: list[str | None] = []
