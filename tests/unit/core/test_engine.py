@@ -151,14 +151,18 @@ def test_a_refused_bind_gives_the_room_back_and_tries_again(placed: Cluster) -> 
     assert placed.decide().attempts == 2
 
 
-def test_a_refused_bind_wakes_those_who_wanted_the_room() -> None:
+@pytest.mark.parametrize("void", [True, False])
+def test_a_bind_that_came_to_nothing_wakes_those_who_wanted_the_room(void: bool) -> None:
     cluster = Cluster()
     cluster.nodes(make_node("n").allocatable(cpu="1"))
     cluster.pods(small_pod("a"), small_pod("b"))
     assert cluster.decide().node == "n"
     assert cluster.decide().node is None
-    cluster.engine.bind_failed("uid-of-default/a")
-    cluster.engine.remove_pod("uid-of-default/a")
+    if void:
+        cluster.engine.bind_void("uid-of-default/a")
+    else:
+        cluster.engine.bind_failed("uid-of-default/a")
+        cluster.engine.remove_pod("uid-of-default/a")
     assert cluster.wakes()
 
 
@@ -233,6 +237,38 @@ def test_only_what_can_help_wakes(what: str) -> None:
     assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
     {**WAKING, **NOT_WAKING}[what](cluster)
     assert cluster.wakes() == (what in WAKING)
+
+
+@pytest.mark.parametrize(
+    ("rejected", "node", "helped"),
+    [
+        (small_pod(), make_node("n").cordoned(), make_node("n")),
+        (small_pod(), make_node("n").taint("t"), make_node("n")),
+        (small_pod(), make_node("n").taint("t"), make_node("n").taint("t", effect="PreferNoSchedule")),
+        (small_pod().selector({"zone": "a"}), make_node("n"), make_node("n").labels({"zone": "a"})),
+        (small_pod(), make_node("n").allocatable(pods="0"), make_node("n")),
+        (small_pod(), make_node("n").without("memory"), make_node("n")),
+    ],
+)
+def test_every_filter_is_helped_by_what_it_waits_for(
+    rejected: PodBuilder, node: NodeBuilder, helped: NodeBuilder
+) -> None:
+    cluster = Cluster()
+    cluster.nodes(node)
+    cluster.pods(rejected)
+    assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
+    cluster.nodes(helped)
+    assert cluster.wakes()
+
+
+def test_a_host_port_that_became_free_wakes() -> None:
+    cluster = Cluster()
+    cluster.nodes(make_node("n"))
+    cluster.pods(make_pod("first").host_port(80), make_pod("second").host_port(80))
+    assert cluster.decide().node == "n"
+    assert cluster.decide().rejected_by == {"NodePorts"}
+    cluster.engine.bind_void("uid-of-default/first")
+    assert cluster.wakes()
 
 
 def test_a_second_reason_that_shows_is_waited_for_too() -> None:
