@@ -47,12 +47,22 @@ class ContainerPort(ApiStruct):
     host_ip: str | None = msgspec.field(name="hostIP", default=None)
 
 
+class VolumeMount(ApiStruct):
+    bind_mount_options: list[str] | None = None
+
+
+class ContainerRestartRule(ApiStruct):
+    action: str = ""
+
+
 class Container(ApiStruct):
     name: str = ""
     image: str = ""
     resources: ResourceRequirements | None = None
     ports: list[ContainerPort] | None = None
+    volume_mounts: list[VolumeMount] | None = None
     restart_policy: str | None = None
+    restart_policy_rules: list[ContainerRestartRule] | None = None
 
 
 class NodeSelectorRequirement(ApiStruct):
@@ -70,9 +80,17 @@ class NodeSelector(ApiStruct):
     node_selector_terms: list[NodeSelectorTerm] | None = None
 
 
+class PreferredSchedulingTerm(ApiStruct):
+    weight: int = 0
+    preference: NodeSelectorTerm = msgspec.field(default_factory=NodeSelectorTerm)
+
+
 class NodeAffinity(ApiStruct):
     required: NodeSelector | None = msgspec.field(
         name="requiredDuringSchedulingIgnoredDuringExecution", default=None
+    )
+    preferred: list[PreferredSchedulingTerm] | None = msgspec.field(
+        name="preferredDuringSchedulingIgnoredDuringExecution", default=None
     )
 
 
@@ -123,6 +141,9 @@ class PodSpec(ApiStruct):
     topology_spread_constraints: list[TopologySpreadConstraint] | None = None
     containers: list[Container] | None = None
     init_containers: list[Container] | None = None
+    ephemeral_containers: list[Container] | None = None
+    host_network: bool | None = None
+    host_users: bool | None = None
     resources: ResourceRequirements | None = None
     overhead: ResourceList | None = None
     # A volume is {"name": ..., "<source>": {...}}; the source's name alone says what it needs.
@@ -171,8 +192,15 @@ class NodeSpec(ApiStruct):
     taints: list[Taint] | None = None
 
 
+class ContainerImage(ApiStruct):
+    names: list[str] | None = None
+    size_bytes: int = 0
+
+
 class NodeStatus(ApiStruct):
     allocatable: ResourceList | None = None
+    images: list[ContainerImage] | None = None
+    declared_features: list[str] | None = None
 
 
 class Node(ApiStruct):

@@ -4,23 +4,25 @@ All nodes are looked at, always; what makes that cheap is that almost nothing is
 Pods of one kind (equal in every field the profile's plugins read) share one `_Answers`: filter
 results and scores of all nodes, patched on the rows that changed since they were last used. A
 placement changes one row, so the work per decision follows what changed, not nodes x plugins.
-Filters that do not read usage share their answers in turn, even between pods of different sizes.
+Filters that do not read usage share their answers in turn, even between pods of different sizes;
+for scores that do not, see `scheduler.core.preferences`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows
-from scheduler.core.plugin import FilterPlugin, Mask, PreFilterResult
+from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows, narrow
+from scheduler.core.plugin import FilterPlugin, PreFilterResult, Scores
 from scheduler.core.pod_info import PodInfo
-from scheduler.core.profile import Key, Profile, key_reader
+from scheduler.core.preferences import Preferences, StaticScore
+from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
+from scheduler.core.recent import Recent
 
 NO_NODES = "no nodes available to schedule pods"
 """ErrNoNodesAvailable (pkg/scheduler/schedule_one.go)."""
@@ -30,8 +32,6 @@ _INFEASIBLE = np.iinfo(np.int64).min
 CACHED_KINDS = 256
 """Kinds of pods whose answers are kept; each takes some 26 bytes a node."""
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,25 @@ class FilterAnswers:
 
 
 class _Answers:
-    """All that is known of one kind of pod."""
+    """All that is known of one kind of pod, but for scores that do not read usage."""
 
     def __init__(
-        self, static: FilterAnswers, usage: FilterAnswers, scores: int, prefilter: PreFilterAnswer
+        self,
+        static: FilterAnswers,
+        usage: FilterAnswers,
+        scores: Sequence[WeightedScore],
+        prefilter: PreFilterAnswer,
     ) -> None:
         self.static, self.usage, self.prefilter = static, usage, prefilter
+        self.scores = scores
+        """Plugins that read usage and have something to say of the pod."""
         self.versions: tuple[int, ...] = ()
-        self.raw = np.empty((scores, 0), np.int64)
+        self.raw = np.empty((len(scores), 0), np.int64)
+        self.alone = len(scores) == 1 and scores[0].plugin.full_resolution
+        self.sums = all(s.plugin.normalized for s in scores)
+        """Whether `total` is final but for a constant: nothing in it depends on which nodes fit."""
         self.total = np.empty(0, np.int64)
+        """Weighted sum of raw scores; lowest where the pod does not fit."""
         self.failure: tuple[int, Placement] | None = None
 
 
@@ -109,11 +119,14 @@ class Cycle:
         self._usage_filters = [(i, p) for i, p in filters if p.reads_usage]
         self._read_static_key = key_reader([p for _, p in self._static_filters])
         self.read_key: Callable[[PodInfo], Key] = key_reader(
-            [*profile.filters, *(s.plugin for s in profile.scores)]
+            [*profile.filters, *(s.plugin for s in profile.scores if s.plugin.reads_usage)]
         )
-        self._mixes = len(profile.scores) > 1 and any(not s.plugin.normalized for s in profile.scores)
-        self._static: _Recent[FilterAnswers] = _Recent(cached_kinds)
-        self._kinds: _Recent[_Answers] = _Recent(cached_kinds)
+        self._usage_scores = [s for s in profile.scores if s.plugin.reads_usage]
+        self._preferences = Preferences(
+            [s for s in profile.scores if not s.plugin.reads_usage], nodes, cached_kinds=cached_kinds
+        )
+        self._static: Recent[FilterAnswers] = Recent(cached_kinds)
+        self._kinds: Recent[_Answers] = Recent(cached_kinds)
 
     def place(self, pod: PodInfo, key: Key | None = None) -> Placement:
         """The best node for the pod as things stand; nothing is changed by asking."""
@@ -133,12 +146,13 @@ class Cycle:
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
             return self._failure(pod, answers, candidates)
-        if self._mixes:
-            totals = self._mixed_totals(answers, candidates, totals != _INFEASIBLE)
-            best = totals.max()
-        ties = np.flatnonzero(totals == best)
-        if candidates is not None:
-            ties = candidates[ties]
+        preferences = self._preferences.of(pod)
+        if preferences or not (answers.alone or answers.sums):
+            ties = self._best_of_mixed(answers, preferences, candidates)
+        else:
+            ties = np.flatnonzero(totals == best)
+            if candidates is not None:
+                ties = candidates[ties]
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
         return Placement(self._nodes.names[row])
 
@@ -165,10 +179,12 @@ class Cycle:
                 left &= ~rejected
         return None if left.any() else frozenset(rejected_by)
 
-    def explain(self, pod: PodInfo) -> tuple[FilterAnswers, FilterAnswers, NDArray[np.int64]]:
-        """(static answers, usage answers, raw scores int64[plugins, n]), for tools that show them."""
+    def explain(self, pod: PodInfo) -> tuple[FilterAnswers, FilterAnswers, dict[str, Scores]]:
+        """(static answers, usage answers, raw scores int64[n] by plugin), for tools that show them.
+        Plugins that have nothing to say of the pod are left out."""
         answers = self._answers(pod, self.read_key(pod))
-        return answers.static, answers.usage, answers.raw
+        raw = dict(zip((s.plugin.name for s in answers.scores), answers.raw, strict=True))
+        return answers.static, answers.usage, raw | self._preferences.raw(pod)
 
     # ---- internals
 
@@ -187,7 +203,8 @@ class Cycle:
             if static is None:
                 static = self._static.put(static_key, FilterAnswers(self._static_filters, pod))
             usage = FilterAnswers(self._usage_filters, pod)
-            answers = _Answers(static, usage, len(self.profile.scores), run_prefilters(self.profile, pod))
+            scores = [s for s in self._usage_scores if s.plugin.rates(pod)]
+            answers = _Answers(static, usage, scores, run_prefilters(self.profile, pod))
             self._kinds.put(key, answers)
         static, usage = answers.static, answers.usage
         generation = nodes.generation
@@ -195,11 +212,11 @@ class Cycle:
             static.resize(n)
             rows = nodes.objects_changed_since(static.generation)
             if len(rows):
-                part = _narrow(rows, n)
+                part = narrow(rows, n)
                 static.refresh(pod, part, nodes.view(part))
             static.generation = generation
         everything = nodes.view()
-        versions = tuple([s.plugin.version(everything) for s in self.profile.scores])
+        versions = tuple([s.plugin.version(everything) for s in answers.scores])
         if versions != answers.versions:
             answers.versions, usage.generation = versions, -1
         if usage.generation != generation:
@@ -209,7 +226,7 @@ class Cycle:
                 answers.raw = np.resize(answers.raw.T, (n, answers.raw.shape[0])).T.copy()
             rows = nodes.changed_since(usage.generation)
             if len(rows):
-                self._refresh_usage(pod, answers, _narrow(rows, n))
+                self._refresh_usage(pod, answers, narrow(rows, n))
             usage.generation = generation
         return answers
 
@@ -217,24 +234,34 @@ class Cycle:
         nodes = self._nodes.view(rows)
         answers.usage.refresh(pod, rows, nodes)
         total = np.zeros(nodes.count, np.int64)
-        for i, weighted in enumerate(self.profile.scores):
+        for i, weighted in enumerate(answers.scores):
             raw = weighted.plugin.score(pod, nodes)
             answers.raw[i, rows] = raw
             total += raw * weighted.weight
         feasible = (answers.usage.first[rows] == _PASSES) & (answers.static.first[rows] == _PASSES)
         answers.total[rows] = np.where(feasible, total, _INFEASIBLE)
 
-    def _mixed_totals(
-        self, answers: _Answers, candidates: NDArray[np.intp] | None, feasible: Mask
-    ) -> NDArray[np.int64]:
-        """Weighted sums of normalised scores; normalisation looks at feasible nodes only."""
-        raw = answers.raw if candidates is None else answers.raw[:, candidates]
-        totals = np.full(len(feasible), _INFEASIBLE, np.int64)
-        totals[feasible] = sum(
-            (s.plugin.normalize(raw[i, feasible]) * s.weight for i, s in enumerate(self.profile.scores)),
-            np.zeros(int(feasible.sum()), np.int64),
-        )
-        return totals
+    def _best_of_mixed(
+        self, answers: _Answers, preferences: Sequence[StaticScore], candidates: NDArray[np.intp] | None
+    ) -> NDArray[np.intp]:
+        """Rows with the highest weighted sum of normalised scores; normalisation looks at the rows that
+        fit only. Among them a plugin of full resolution decides."""
+        rows = np.flatnonzero(answers.total != _INFEASIBLE)
+        if candidates is not None:
+            rows = np.intersect1d(rows, candidates, assume_unique=True)
+        if answers.sums:
+            totals = answers.total[rows]
+        else:
+            totals = np.zeros(len(rows), np.int64)
+            for raw, weighted in zip(answers.raw, answers.scores, strict=True):
+                totals += weighted.plugin.normalize(raw[rows]) * weighted.weight
+        for score in preferences:
+            totals += score.plugin.normalize(score.raw[rows]) * score.weight
+        ties: NDArray[np.intp] = rows[totals == totals.max()]
+        for raw, weighted in zip(answers.raw, answers.scores, strict=True):
+            if weighted.plugin.full_resolution:
+                ties = ties[raw[ties] == raw[ties].max()]
+        return ties
 
     def _break_tie(self, pod: PodInfo, rows: NDArray[np.intp]) -> int:
         """Less free memory first, then a hash of (uid, node): the same in every process, and
@@ -297,30 +324,3 @@ def run_prefilters(profile: Profile, pod: PodInfo) -> PreFilterAnswer:
             text = f"node(s) didn't satisfy plugin{which}"
             return PreFilterAnswer(PreFilterResult(rejection=text), frozenset(limiting))
     return PreFilterAnswer(PreFilterResult(node_names=names), frozenset(limiting))
-
-
-def _narrow(rows: NDArray[np.intp], n: int) -> Rows:
-    """A slice where that is cheaper than an index array: one row, or most of them."""
-    if len(rows) == 1:
-        return slice(int(rows[0]), int(rows[0]) + 1)
-    return slice(0, n) if 2 * len(rows) > n else rows
-
-
-class _Recent(Generic[T]):
-    """A map that keeps the entries used last."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._entries: OrderedDict[Key, T] = OrderedDict()
-
-    def get(self, key: Key) -> T | None:
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-        return entry
-
-    def put(self, key: Key, entry: T) -> T:
-        self._entries[key] = entry
-        if len(self._entries) > self._limit:
-            self._entries.popitem(last=False)
-        return entry

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 V = TypeVar("V", bound=Hashable)
+S = TypeVar("S", bound=np.generic)
 
 
 class InternedColumn(Generic[V]):
@@ -48,10 +49,23 @@ def lookup(
     column: InternedColumn[Any], ids: NDArray[np.int32], holds: Callable[[Any], bool]
 ) -> NDArray[np.bool_]:
     """bool[n]: whether `holds` is true of each row's value; it is called once per distinct value."""
+    return _lookup(column, ids, holds, np.bool_)
+
+
+def lookup_counts(
+    column: InternedColumn[Any], ids: NDArray[np.int32], count: Callable[[Any], int]
+) -> NDArray[np.int64]:
+    """int64[n]: the same for a number."""
+    return _lookup(column, ids, count, np.int64)
+
+
+def _lookup(
+    column: InternedColumn[Any], ids: NDArray[np.int32], answer: Callable[[Any], Any], dtype: type[S]
+) -> NDArray[S]:
     if len(column.values) <= len(ids):
-        return np.fromiter(map(holds, column.values), np.bool_, len(column.values))[ids]
+        return np.fromiter(map(answer, column.values), dtype, len(column.values))[ids]
     if len(ids) == 1:
-        return np.array([holds(column.values[ids[0]])])
+        return np.array([answer(column.values[ids[0]])], dtype)
     distinct, inverse = np.unique(ids, return_inverse=True)
-    answers = np.fromiter((holds(column.values[i]) for i in distinct), np.bool_, len(distinct))
+    answers = np.fromiter((answer(column.values[i]) for i in distinct), dtype, len(distinct))
     return answers[inverse]

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from zlib import crc32
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.api import Node
+from scheduler.core.images import ImageTable
 from scheduler.core.labels import InternedColumn
 from scheduler.core.mix import FrozenMix
 from scheduler.core.plugin import Mask, Wake
@@ -50,7 +52,8 @@ class NodeTable:
         self._touched: list[int] = []
         """Row of each generation after `_touched_base`: a short cut to the rows that changed last."""
         self._touched_base = 0
-        self._last_object_change = 0
+        self.last_object_change = 0
+        """The generation in which a node object was last added, changed or removed."""
         capacity = _MIN_CAPACITY
         self.allocatable = np.zeros((3, capacity), np.int64)
         self.requested = np.zeros((3, capacity), np.int64)
@@ -65,8 +68,10 @@ class NodeTable:
         self.taints: InternedColumn[tuple[NodeTaint, ...]] = InternedColumn((), capacity)
         self.labels: dict[str, InternedColumn[str | None]] = {}
         self._capacity: NDArray[np.int64] | None = None
+        self.declared_features: InternedColumn[tuple[str, ...]] = InternedColumn((), capacity)
         self.objects: list[Node] = []
         self.ports: list[Counter[HostPort]] = []
+        self.images = ImageTable()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,7 +92,7 @@ class NodeTable:
 
     def objects_changed_since(self, generation: int) -> NDArray[np.intp]:
         """Rows whose node object changed later; placements do not count."""
-        if generation >= self._last_object_change:
+        if generation >= self.last_object_change:
             return np.empty(0, np.intp)
         return np.flatnonzero(self.object_generation[: len(self.names)] > generation)
 
@@ -116,10 +121,12 @@ class NodeTable:
             change |= Wake.NODE_TAINTS
         if bool(old.spec.unschedulable) != bool(node.spec.unschedulable):
             change |= Wake.NODE_SCHEDULABLE
-        if change:
+        if (old.status.declared_features or []) != (node.status.declared_features or []):
+            change |= Wake.NODE_FEATURES
+        if change or not self.images.shows(row, node):
             self._write(row, node, amounts)
         else:
-            self.objects[row] = node
+            self.objects[row] = _without_images(node)
         return change
 
     def remove(self, name: str) -> None:
@@ -131,6 +138,7 @@ class NodeTable:
             moved = self.names[row] = self.names[last]
             self.row_of[moved] = row
             self.objects[row], self.ports[row] = self.objects[last], self.ports[last]
+        self.images.remove(row)
         self._touch(row, node_changed=True)  # also when no row moves: there is one less
         for column in self._columns():
             column[..., last] = 0
@@ -206,7 +214,7 @@ class NodeTable:
         self._compact_resources_at = max(_MIN_RESOURCES_TO_COMPACT, 2 * len(self.resources))
 
     def _interned(self) -> Iterator[InternedColumn[Any]]:
-        yield self.taints
+        yield from (self.taints, self.declared_features)
         yield from self.labels.values()
 
     def _columns(self) -> Iterator[NDArray[np.generic]]:
@@ -225,6 +233,7 @@ class NodeTable:
         self.row_of[name] = row
         self.objects.append(Node())
         self.ports.append(Counter())
+        self.images.append()
         self.name_hash[row] = crc32(name.encode())
         return row
 
@@ -238,7 +247,8 @@ class NodeTable:
             interned.grow(capacity)
 
     def _write(self, row: int, node: Node, amounts: Mapping[str, int]) -> None:
-        self.objects[row] = node
+        self.images.set(row, node)
+        self.objects[row] = _without_images(node)
         self._capacity = None
         self.allocatable[:, row] = 0
         for name, amount in amounts.items():
@@ -249,6 +259,7 @@ class NodeTable:
         self.pod_limit[row] = amounts.get("pods", 0)
         self.unschedulable[row] = bool(node.spec.unschedulable)
         self.taints.set(row, tuple((t.key, t.value or "", t.effect) for t in node.spec.taints or ()))
+        self.declared_features.set(row, tuple(node.status.declared_features or ()))
         labels = node.metadata.labels or {}
         for key, column in self.labels.items():
             column.set(row, labels.get(key))
@@ -264,7 +275,21 @@ class NodeTable:
             del self._touched[:-_FEW]
             self._touched_base = self.generation - _FEW
         if node_changed:
-            self.object_generation[row] = self._last_object_change = self.generation
+            self.object_generation[row] = self.last_object_change = self.generation
+
+
+def narrow(rows: NDArray[np.intp], n: int) -> Rows:
+    """A slice where that is cheaper than an index array: one row, or most of n."""
+    if len(rows) == 1:
+        return slice(int(rows[0]), int(rows[0]) + 1)
+    return slice(0, n) if 2 * len(rows) > n else rows
+
+
+def _without_images(node: Node) -> Node:
+    """Hundreds of names a node, and the table has them already, each once."""
+    if node.status.images is None:
+        return node
+    return msgspec.structs.replace(node, status=msgspec.structs.replace(node.status, images=None))
 
 
 class NodeView:
@@ -317,6 +342,29 @@ class NodeView:
     def taints(self) -> tuple[InternedColumn[tuple[NodeTaint, ...]], NDArray[np.int32]]:
         """The interned column and these rows' ids in it."""
         return self._table.taints, self._table.taints.ids[self._rows]
+
+    @property
+    def declared_features(self) -> tuple[InternedColumn[tuple[str, ...]], NDArray[np.int32]]:
+        """`status.declaredFeatures`: the interned column and these rows' ids in it."""
+        return self._table.declared_features, self._table.declared_features.ids[self._rows]
+
+    def image(self, name: str) -> tuple[NDArray[np.int64], float]:
+        """int64[n]: size of the image in bytes where it is present, else 0; and the share of all the
+        cluster's nodes that have it."""
+        holders, nodes = self._table.images.holders(name), len(self._table)
+        if len(holders) < self.count:
+            column = np.zeros(nodes, np.int64)
+            column[list(holders)] = list(holders.values())
+            sizes = column[self._rows]
+        else:
+            rows = self._row_numbers().tolist()
+            sizes = np.fromiter((holders.get(row, 0) for row in rows), np.int64, self.count)
+        return sizes, len(holders) / max(nodes, 1)
+
+    @property
+    def image_generation(self) -> int:
+        """Changes whenever a node's images or the number of nodes do."""
+        return self._table.images.generation
 
     def label(self, key: str) -> tuple[InternedColumn[str | None], NDArray[np.int32]]:
         """The interned column of a label key and these rows' ids in it."""

@@ -39,10 +39,12 @@ class Wake(Flag):
     NODE_LABELS = auto()
     NODE_TAINTS = auto()
     NODE_SCHEDULABLE = auto()
+    NODE_FEATURES = auto()
+    """The features that a node declares (`status.declaredFeatures`)."""
     ASSIGNED_POD_REMOVED = auto()
     """A pod on a node is gone, finished or asks for less: room or a port became free."""
 
-    NODE_ANY = NODE_ADD | NODE_ALLOCATABLE | NODE_LABELS | NODE_TAINTS | NODE_SCHEDULABLE
+    NODE_ANY = NODE_ADD | NODE_ALLOCATABLE | NODE_LABELS | NODE_TAINTS | NODE_SCHEDULABLE | NODE_FEATURES
     ANY = NODE_ANY | ASSIGNED_POD_REMOVED
 
 
@@ -112,15 +114,29 @@ class FilterPlugin(Plugin):
 
 
 class ScorePlugin(Plugin):
-    """Says how good each node is for a pod; more is better."""
+    """Says how good each node is for a pod; more is better.
+
+    Raw scores of a plugin with `reads_usage` are redone for each row that a placement changes, those
+    of the others only when node objects change. A plugin of the latter kind whose raw scores are the
+    same for all nodes takes no part in a decision at all: adding a constant changes no maximum.
+    """
 
     normalized: ClassVar[bool] = True
-    """Whether raw scores are already 0..100. If not, `normalize` is called when several plugins'
-    scores are mixed; alone, a plugin's raw scores decide at full resolution."""
+    """Whether raw scores are already 0..100; if not, `normalize` brings them there."""
+    full_resolution: ClassVar[bool] = False
+    """Whether raw scores, more being better, decide as they are when no other plugin has anything to
+    say of the pod, and between nodes whose totals are equal when others do. For plugins with
+    `reads_usage` only."""
 
     def version(self, nodes: NodeView) -> int:
-        """Changes when raw scores of untouched rows change; cached scores are then dropped."""
+        """Changes when raw scores of untouched rows change; cached scores are then dropped. Asked
+        before each decision, or without `reads_usage` after a node object has changed."""
         return 0
+
+    def rates(self, pod: PodInfo) -> bool:
+        """False when nothing in the pod makes one node better than another for this plugin
+        (kube-scheduler's Skip in PreScore); asked once per kind of pod."""
+        return True
 
     def score(self, pod: PodInfo, nodes: NodeView) -> Scores:
         """Raw scores int64[n] for the rows of `nodes`; rows that do not fit are not read."""
@@ -139,3 +155,15 @@ def passes(n: int) -> FilterResult:
 def rejects(where: Mask, *, unresolvable: bool) -> FilterResult:
     """A filter's answer with a single reason (bit 0) for the nodes in `where`."""
     return FilterResult(where.astype(np.uint64), np.full(len(where), unresolvable))
+
+
+def scaled_to_highest(raw: Scores, *, reverse: bool = False) -> Scores:
+    """`normalize` of plugins that count: the highest raw score becomes 100, or 0 with `reverse`.
+
+    Source: DefaultNormalizeScore (pkg/scheduler/framework/plugins/helper/normalize_score.go).
+    """
+    highest = int(raw.max(initial=0))
+    if highest == 0:
+        return np.full_like(raw, MAX_NODE_SCORE) if reverse else raw
+    scaled = MAX_NODE_SCORE * raw // highest
+    return MAX_NODE_SCORE - scaled if reverse else scaled

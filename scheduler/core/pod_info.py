@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from zlib import crc32
 
-from scheduler.api import NodeSelector, Pod, Toleration
+from scheduler.api import NodeSelector, Pod, PreferredSchedulingTerm, Toleration
 from scheduler.core.requests import (
     no_default_applies,
     nonzero_requests,
@@ -76,6 +76,44 @@ class PodInfo:
         return node_affinity.required if node_affinity is not None else None
 
     @property
+    def preferred_node_affinity(self) -> list[PreferredSchedulingTerm]:
+        """`spec.affinity.nodeAffinity.preferredDuringScheduling…`."""
+        affinity = self.pod.spec.affinity
+        node_affinity = affinity.node_affinity if affinity is not None else None
+        return (node_affinity.preferred or []) if node_affinity is not None else []
+
+    @cached_property
+    def images(self) -> tuple[str, ...]:
+        """Names of all images the pod starts from or mounts, as container runtimes write them, sorted;
+        one that is used twice is there twice.
+
+        Source: sumImageScores (pkg/scheduler/framework/plugins/imagelocality/image_locality.go).
+        """
+        spec = self.pod.spec
+        images = [c.image for c in (*(spec.init_containers or ()), *(spec.containers or ()))]
+        images += [v["image"].get("reference", "") for v in spec.volumes or () if v.get("image") is not None]
+        return tuple(sorted(map(_with_tag, images)))
+
+    @cached_property
+    def required_features(self) -> tuple[str, ...]:
+        """Features that a node must declare to run this pod, sorted.
+
+        Source: InferForScheduling of each feature in component-helpers/nodedeclaredfeatures/features.
+        """
+        spec = self.pod.spec
+        containers = (*(spec.containers or ()), *(spec.init_containers or ()))
+        features = []
+        rules = (rule for c in containers for rule in c.restart_policy_rules or ())
+        if any(rule.action == "RestartAllContainers" for rule in rules):
+            features.append("RestartAllContainersOnContainerExits")
+        if spec.host_network and spec.host_users is False:
+            features.append("UserNamespacesHostNetworkSupport")
+        mounts = (m for c in (*containers, *(spec.ephemeral_containers or ())) for m in c.volume_mounts or ())
+        if any(mount.bind_mount_options for mount in mounts):
+            features.append("VolumeBindMountOptions")
+        return tuple(features)
+
+    @property
     def tolerations(self) -> list[Toleration]:
         return self.pod.spec.tolerations or []
 
@@ -106,11 +144,12 @@ class PodInfo:
         return nonzero_requests(self.pod)
 
     @cached_property
-    def scored_requests(self) -> tuple[int, int]:
-        """The same as LeastAllocated counts it for a pod to place: without pod-level resources."""
+    def scored_requests(self) -> dict[str, int]:
+        """What NodeResourcesFit's score counts for a pod to place: containers that ask for no cpu or
+        memory with defaults, without pod-level resources; units and order as in `requests`."""
         if no_default_applies(self.pod):
-            return self.requests.get("cpu", 0), self.requests.get("memory", 0)
-        return scored_requests(self.pod)
+            return self.requests
+        return dict(sorted(scored_requests(self.pod).items()))
 
     @cached_property
     def uid_hash(self) -> int:
@@ -149,6 +188,10 @@ class PodInfo:
         kinds = {source for volume in spec.volumes or () for source in volume if source != "name"}
         rules.extend(f"{kind} volumes" for kind in sorted(kinds - NODE_INDEPENDENT_VOLUMES))
         return tuple(rules)
+
+
+def _with_tag(image: str) -> str:
+    return image if image.rfind(":") > image.rfind("/") else f"{image}:latest"
 
 
 NODE_INDEPENDENT_VOLUMES = frozenset(

@@ -62,8 +62,8 @@ def nonzero_requests(pod: Pod) -> tuple[int, int]:
     return _cpu_and_memory(_whole_pod(pod, defaults, on_node=True))
 
 
-def scored_requests(pod: Pod) -> tuple[int, int]:
-    """(cpu_milli, memory_bytes) that LeastAllocated and its kin count for the pod being placed.
+def scored_requests(pod: Pod) -> dict[str, int]:
+    """What LeastAllocated and its kin count for the pod being placed; units as for `pod_requests`.
 
     The defaults apply to every container, and pod-level resources do not count: the scorer of
     NodeResourcesFit has switches for them that 1.37 never turns on (`NewFit` in
@@ -71,7 +71,7 @@ def scored_requests(pod: Pod) -> tuple[int, int]:
     """
     total = _containers(pod.spec, _spec_requests, _DEFAULTS)
     _add(total, pod.spec.overhead, _NO_DEFAULTS)
-    return _cpu_and_memory(total)
+    return _rounded(total)
 
 
 def no_default_applies(pod: Pod) -> bool:

@@ -48,6 +48,7 @@ class MemoryFit(ScorePlugin):
     reads = ("requests",)
     reads_usage = True
     normalized = False
+    full_resolution = True
     tuning: ClassVar[Tuning] = TUNING
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:

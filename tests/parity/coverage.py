@@ -20,6 +20,7 @@ NOT_FOR_ANY_NODE = {
     "pod affinity terms conflict",
     "node(s) didn't satisfy plugin(s) [NodeAffinity NodeName] simultaneously",
 }
+PREFERENCES = ("TaintToleration", "NodeAffinity", "ImageLocality")
 COMMON, RARE = 0.02, 0.005
 """Shares of cases."""
 
@@ -38,7 +39,7 @@ CLUSTER_FLOORS = {
         f"{plugin} rejects": COMMON
         for plugin in (
             *("NodeName", "NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodePorts"),
-            "NodeResourcesFit",
+            *("NodeResourcesFit", "NodeDeclaredFeatures"),
         )
     },
     **{
@@ -51,14 +52,24 @@ CLUSTER_FLOORS = {
             "node(s) were unschedulable",
             "node(s) had untolerated taint(s)",
             "node(s) didn't match Pod's node affinity/selector",
+            "node(s) didn't match scheduler-enforced node affinity",
             "node(s) didn't have free ports for the requested pod ports",
+            "node(s) didn't match Pod's required features",
         )
     },
     **dict.fromkeys(("nothing fits", "some nodes fit", "all nodes fit", "several reasons in a text"), COMMON),
     **dict.fromkeys(("several reasons on a node", "preemption might help", "preemption can't help"), COMMON),
     **dict.fromkeys(("narrowed by PreFilter", "rejected by PreFilter", "no nodes"), RARE),
-    "NodeResourcesFit scores vary": 0.05,
-    "NodeResourcesBalancedAllocation scores vary": 0.05,
+    **{
+        f"{plugin} scores vary": 0.05
+        for plugin in (
+            *("TaintToleration", "NodeAffinity", "NodeResourcesFit", "NodeResourcesBalancedAllocation"),
+            "ImageLocality",
+        )
+    },
+    **dict.fromkeys(("LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"), COMMON),
+    **dict.fromkeys(("ignored resources", "balance of other resources", "added preference"), COMMON),
+    "preferences change the best nodes": COMMON,
     "the best node is one of several": COMMON,
 }
 
@@ -99,11 +110,13 @@ def _of_pod(pod: Json, verdict: Json) -> Iterator[tuple[str, bool]]:
     yield "scored otherwise than counted on the node", verdict["scored"] != verdict["onNode"]["nonzero"]
 
 
-def of_cluster(verdict: Json) -> set[str]:
+def of_cluster(document: Json, verdict: Json) -> set[str]:
     """What a cluster exercised, by the oracle's verdict."""
     fit = list(verdict["fit"].values())
     rejections = [status for status in fit if status["code"] != "Success"]
     found = {name for name, holds in _of_cluster(verdict, rejections) if holds}
+    if verdict["total"]:
+        found |= {name for name, holds in _of_arguments(document) if holds}
     found |= {f"{status['plugin']} rejects" for status in rejections if "plugin" in status}
     if EXCLUDED in fit:
         narrowing = [name for name, plugin in verdict["plugins"].items() if "preFilterNodes" in plugin]
@@ -132,7 +145,38 @@ def _of_cluster(verdict: Json, rejections: list[Json]) -> Iterator[tuple[str, bo
         "rejected by PreFilter",
         any(plugin.get("preFilter", {}).get("code") == "UnschedulableAndUnresolvable" for plugin in plugins),
     )
+    yield "preferences change the best nodes", _preferences_matter(verdict)
     yield "the best node is one of several", 0 < len(verdict["best"] or ()) < len(verdict["total"])
+
+
+def _of_arguments(document: Json) -> Iterator[tuple[str, bool]]:
+    """Arguments of plugins that had nodes to score."""
+    args = {config["name"]: config["args"] for config in document.get("pluginConfig", ())}
+    fit = args.get("NodeResourcesFit", {})
+    if "scoringStrategy" in fit:
+        yield fit["scoringStrategy"]["type"], True
+    yield "ignored resources", "ignoredResources" in fit or "ignoredResourceGroups" in fit
+    yield "balance of other resources", "NodeResourcesBalancedAllocation" in args
+    added = args.get("NodeAffinity", {}).get("addedAffinity", {})
+    yield "added preference", "preferredDuringSchedulingIgnoredDuringExecution" in added
+
+
+def _preferences_matter(verdict: Json) -> bool:
+    """Whether the best nodes by resources alone are others than with taints, affinity and images."""
+    by_resources: Counter[str] = Counter()
+    in_all: Counter[str] = Counter()
+    for name, plugin in verdict["plugins"].items():
+        for node, score in plugin.get("normalized", {}).items():
+            if name.startswith("NodeResources"):
+                by_resources[node] += score * plugin["weight"]
+            if name.startswith("NodeResources") or name in PREFERENCES:
+                in_all[node] += score * plugin["weight"]
+    return _best(by_resources) != _best(in_all)
+
+
+def _best(total: Counter[str]) -> set[str]:
+    highest = max(total.values(), default=0)
+    return {node for node, score in total.items() if score == highest}
 
 
 def _kind(reason: str) -> str:

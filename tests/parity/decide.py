@@ -23,11 +23,12 @@ from scheduler.config import ProfileConfig
 from scheduler.core.cycle import Cycle, run_prefilters
 from scheduler.core.mix import ShapeMix
 from scheduler.core.nodes import CPU, MEMORY, NodeView
-from scheduler.core.plugin import FilterPlugin, FilterResult, Plugin, ScorePlugin
+from scheduler.core.plugin import FilterPlugin, FilterResult, Plugin, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
 from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node, scored_requests
 from scheduler.core.state import ClusterState
+from scheduler.plugins.node_resources import NodeResourcesFit
 from scheduler.plugins.profiles import build_profile
 from tests.parity.admission import Json, admit_node, admit_pod, admit_pods
 
@@ -39,8 +40,6 @@ KUBE_PLUGINS = (
     *("ImageLocality", "NodeDeclaredFeatures"),
 )
 """kube-scheduler's default plugins that filter, score or preempt (apis/config/v1/default_plugins.go)."""
-KUBE_SCORES = ("TaintToleration", "NodeAffinity", "NodeResourcesFit")
-"""Those of them that filter and score."""
 UNRESOLVABLE = "UnschedulableAndUnresolvable"
 EXCLUDED = {"code": UNRESOLVABLE, "reasons": ["excluded by PreFilterResult"]}
 _SUCCESS: Json = {"code": "Success"}
@@ -55,7 +54,7 @@ class Case:
         *bound, pod = [PodInfo(pod) for pod in admit_pods(document)]
         self.pod = pod
         self.bound: Sequence[PodInfo] = bound
-        self.profile: Profile = build_profile(ProfileConfig(scheduler_name="parity", preset=_preset(preset)))
+        self.profile = _profile(preset, document.get("pluginConfig"))
         self.state = ClusterState(ShapeMix().frozen)
         self.cycle = Cycle(self.profile, self.state.nodes)
         events: list[Any] = [*map(admit_node, document.get("nodes") or ()), *bound]
@@ -81,7 +80,8 @@ def decide(document: Json, preset: str = "kube", *, shuffle: Random | None = Non
     placement = case.cycle.place(case.pod)
     fit = _fit(case)
     feasible = np.array([fit[name]["code"] == "Success" for name in case.nodes.names], np.bool_)
-    plugins = {plugin.name: _alone(plugin, case, feasible) for plugin in _plugins(case.profile)}
+    raw = case.cycle.explain(case.pod)[2] if feasible.any() else {}
+    plugins = {plugin.name: _alone(plugin, case, feasible, raw) for plugin in _plugins(case.profile)}
     verdict = {
         "name": document.get("name", ""),
         "plugins": plugins,
@@ -100,7 +100,7 @@ def decide_requests(raw: Json) -> Json:
     pod = admit_pod(raw, "uid")
     return {
         "pod": pod_requests(pod),
-        "scored": list(scored_requests(pod)),
+        "scored": [scored_requests(pod).get(name, 0) for name in ("cpu", "memory")],
         "onNode": {"requested": pod_requests_on_node(pod), "nonzero": list(nonzero_requests(pod))},
     }
 
@@ -143,8 +143,9 @@ def _fit(case: Case) -> dict[str, Json]:
     return fit
 
 
-def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_]) -> Json:
-    """What one plugin says by itself: its filter on all nodes, its score on the feasible ones."""
+def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_], scores: dict[str, Scores]) -> Json:
+    """What one plugin says by itself: its filter on all nodes, its score on the feasible ones, as the
+    cycle has it in its caches."""
     out: Json = {}
     names = case.nodes.names
     if isinstance(plugin, FilterPlugin):
@@ -161,11 +162,12 @@ def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_]) -> Json:
             out["preFilter"] = {"code": "Skip"}
     weight = {s.plugin.name: s.weight for s in case.profile.scores}.get(plugin.name)
     if weight is not None and isinstance(plugin, ScorePlugin) and feasible.any():
-        raw = plugin.score(case.pod, case.nodes)[feasible]
-        scored = [name for name, fits in zip(names, feasible, strict=True) if fits]
         out["weight"] = weight
-        out["raw"] = dict(zip(scored, raw.tolist(), strict=True))
-        out["normalized"] = dict(zip(scored, plugin.normalize(raw).tolist(), strict=True))
+        if plugin.name in scores:
+            raw = scores[plugin.name][feasible]
+            scored = [name for name, fits in zip(names, feasible, strict=True) if fits]
+            out["raw"] = dict(zip(scored, raw.tolist(), strict=True))
+            out["normalized"] = dict(zip(scored, plugin.normalize(raw).tolist(), strict=True))
     return out
 
 
@@ -180,16 +182,23 @@ def _status(plugin: FilterPlugin, pod: PodInfo, bits: int, unresolvable: bool) -
 
 
 def _totals(case: Case, plugins: dict[str, Json], feasible: NDArray[np.bool_]) -> Json:
-    """Weighted sums as the cycle mixes them; a single plugin decides by its raw score."""
-    scored = [plugins[s.plugin.name] for s in case.profile.scores] if feasible.any() else []
-    column = "normalized" if len(scored) > 1 else "raw"
-    total: dict[str, int] = {}
-    for out in scored:
-        for name, score in out[column].items():
-            total[name] = total.get(name, 0) + score * out["weight"]
-    highest = max(total.values(), default=0)
-    best = sorted(name for name, score in total.items() if score == highest)
+    """Weighted sums of normalised scores; among the best, a plugin of full resolution decides."""
+    names = [name for name, fits in zip(case.nodes.names, feasible, strict=True) if fits]
+    total = dict.fromkeys(names, 0)
+    for weighted in case.profile.scores:
+        for name, score in plugins[weighted.plugin.name].get("normalized", {}).items():
+            total[name] += score * weighted.weight
+    best = _highest(total)
+    for weighted in case.profile.scores:
+        raw = plugins[weighted.plugin.name].get("raw")
+        if weighted.plugin.full_resolution and raw is not None:
+            best = _highest({name: raw[name] for name in best})
     return {"total": total, "best": best or None}
+
+
+def _highest(scores: dict[str, int]) -> list[str]:
+    highest = max(scores.values(), default=0)
+    return sorted(name for name, score in scores.items() if score == highest)
 
 
 def _requests(case: Case) -> Json:
@@ -202,7 +211,9 @@ def _requests(case: Case) -> Json:
 
     return {
         "pod": case.pod.requests,
-        "scored": list(case.pod.scored_requests),
+        "scored": [
+            case.pod.scored_requests.get(resource.name, 0) for resource in _fit_of(case.profile).resources
+        ],
         "pods": {
             pod.name: {"requested": pod.usage, "nonzero": list(pod.nonzero_requests)} for pod in case.bound
         },
@@ -224,10 +235,15 @@ def _port_texts(ports: Any) -> list[str]:
     return sorted(f"{protocol}/{port}/{ip}" for protocol, port, ip in ports)
 
 
-def _preset(name: str) -> Any:
-    if name not in PRESETS:
-        raise ValueError(f"there is no profile {name!r}; there are {', '.join(PRESETS)}")
-    return name
+def _fit_of(profile: Profile) -> NodeResourcesFit:
+    [plugin] = [plugin for plugin in profile.filters if isinstance(plugin, NodeResourcesFit)]
+    return plugin
+
+
+def _profile(preset: str, plugin_config: list[Json] | None = None) -> Profile:
+    """Raises PluginError for arguments that make no sense."""
+    config = {"schedulerName": "parity", "preset": preset, "pluginConfig": plugin_config or []}
+    return build_profile(msgspec.convert(config, ProfileConfig))
 
 
 def documents(stream: TextIO) -> Iterator[Json]:
@@ -263,12 +279,10 @@ def main(preset: str, requests_only: bool) -> None:
 
 def _missing(preset: str) -> list[str]:
     """What the oracle's answers have and ours have not."""
-    profile = build_profile(ProfileConfig(scheduler_name="parity", preset=_preset(preset)))
+    profile = _profile(preset)
     filters = {plugin.name for plugin in profile.filters}
     scores = {weighted.plugin.name for weighted in profile.scores}
     missing = [name for name in KUBE_PLUGINS if name not in filters | scores]
-    if preset == "kube":
-        missing += [f"{name}'s score" for name in KUBE_SCORES if name in filters - scores]
     return [*missing, "nominated pods", "victims"]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.parity import random_requests, random_rules
+from tests.parity import random_preferences, random_requests, random_rules
 from tests.parity.random_requests import EXTENDED, GIB, HUGE_PAGES, KIB, MIB, MILLI, UNIT, Amounts, write
 
 Json = dict[str, Any]
@@ -44,12 +44,15 @@ def random_cluster(number: int) -> Json:
     nodes = [_node(rng, f"n{i:02}", mood) for i in range(count)]
     names = [node["metadata"]["name"] for node in nodes]
     bound = rng.randint(0, MAX_BOUND_PODS) if nodes else 0
-    return {
+    cluster: Json = {
         "name": f"cluster:{number}",
         "nodes": nodes,
         "pods": [_bound_pod(rng, f"b{i:02}", names, mood) for i in range(bound)],
         "pod": _incoming(rng, names, mood),
     }
+    if rng.random() < 0.35:
+        cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
+    return cluster
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class _Mood:
     crowded: float
     """Chance that a node takes hardly any pods."""
     ports: float
+    avoided: float
+    """Chance of a taint that only repels, beside the others."""
+    images: float
+    """Share of the images that a node has."""
     asked_eighths: int
     """A bound pod asks for at most so many eighths of `offered`."""
 
@@ -77,13 +84,15 @@ def _mood(rng: Random) -> _Mood:
     for name, page in HUGE_PAGES.items():
         if rng.random() < 0.2:
             offered[name] = 4 * page
-    easy = rng.random() < 0.2
+    easy = rng.random() < 0.3
     return _Mood(
         offered=offered,
         tainted=0.0 if easy else rng.choice([0.0, 0.15, 0.35]),
         cordoned=0.0 if easy else rng.choice([0.0, 0.0, 0.2]),
         crowded=0.0 if easy else rng.choice([0.0, 0.1, 0.5]),
         ports=0.0 if easy else rng.choice([0.0, 0.0, 0.5]),
+        avoided=rng.choice([0.0, 0.0, 0.3, 0.6]),
+        images=rng.choice([0.0, 0.2, 0.5, 0.9]),
         asked_eighths=1 if easy else rng.choice([1, 2, 4]),
     )
 
@@ -105,6 +114,9 @@ def _node(rng: Random, name: str, mood: _Mood) -> Json:
     spec: Json = {}
     if found := random_rules.taints(rng, mood.tainted):
         spec["taints"] = found
+    if rng.random() < mood.avoided:
+        added = [{"key": f"avoid-{k}", "effect": "PreferNoSchedule"} for k in range(rng.randint(1, 3))]
+        spec.setdefault("taints", []).extend(added)
     if rng.random() < mood.cordoned:
         spec["unschedulable"] = True
         if rng.random() < 0.7:  # the node controller adds the taint, sometimes a moment later
@@ -112,7 +124,11 @@ def _node(rng: Random, name: str, mood: _Mood) -> Json:
     return {
         "metadata": {"name": name, "labels": random_rules.labels(rng, name)},
         "spec": spec,
-        "status": {"allocatable": allocatable},
+        "status": {
+            "allocatable": allocatable,
+            "images": random_preferences.node_images(rng, mood.images),
+            "declaredFeatures": random_preferences.declared_features(rng),
+        },
     }
 
 
@@ -140,18 +156,28 @@ def _incoming(rng: Random, names: list[str], mood: _Mood) -> Json:
     spec = random_requests.pod_spec(rng, largest, simple=rng.random() < 0.5)
     if rng.random() < 0.2:
         spec["nodeSelector"] = random_rules.node_selector(rng)
+    affinity = random_rules.node_affinity(rng, names) if rng.random() < 0.3 else {}
     if rng.random() < 0.35:
-        spec["affinity"] = {"nodeAffinity": random_rules.node_affinity(rng, names)}
+        preferred = random_preferences.preferred_terms(rng, names)
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
+    if affinity:
+        spec["affinity"] = {"nodeAffinity": affinity}
     if mood.tainted and rng.random() < 0.6:
         spec["tolerations"] = [random_rules.toleration(rng) for _ in range(rng.randint(1, 3))]
     elif rng.random() < 0.1:
         spec["tolerations"] = [{"operator": "Exists"}]
+    elif mood.avoided and rng.random() < 0.3:
+        spec["tolerations"] = [{"key": "avoid-0", "operator": "Exists", "effect": "PreferNoSchedule"}]
     if rng.random() < max(mood.ports, 0.05):
         random_rules.ports(rng, spec)
     if rng.random() < 0.07:
         spec["nodeName"] = rng.choice([*names, "elsewhere"])
     if rng.random() < 0.1:
         spec["priority"] = rng.choice([0, 1000])
+    if rng.random() < 0.6:
+        random_preferences.pod_images(rng, spec)
+    if rng.random() < 0.15:
+        random_preferences.required_features(rng, spec)
     spec |= random_rules.preferences(rng)
     return {"metadata": _metadata(rng, "incoming"), "spec": spec}
 

@@ -1,13 +1,12 @@
 """Compares a verdict of the oracle with Wholepod's on the same document.
 
 Left out are the kube-scheduler plugins that Wholepod does not have yet, and `selected`: among equals,
-kube-scheduler's pick is arbitrary. `best` is therefore made again from the oracle's scores of the
-plugins that both have, and Wholepod's pick must be in it.
+kube-scheduler's pick is arbitrary. `total` and `best` are therefore made again from the oracle's scores
+of the plugins that both have, and Wholepod's pick must be among the best.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
@@ -37,23 +36,27 @@ def compare(kube: Json, wholepod: Json) -> list[Difference]:
     found += _differences("fitError", kube.get("fitError", ""), wholepod.get("fitError", ""))
     for name, ours in wholepod["plugins"].items():
         theirs = kube["plugins"].get(name, {})
-        found += _compare_plugin(f"plugins.{name}", theirs, ours)
-    best = _best(kube, [name for name, ours in wholepod["plugins"].items() if "weight" in ours])
+        found += _compare_plugin(f"plugins.{name}", theirs, ours, _feasible(kube))
+    total = _total(kube, [name for name, ours in wholepod["plugins"].items() if "weight" in ours])
+    found += _differences("total", total, wholepod["total"])
+    highest = max(total.values(), default=0)
+    best = sorted(node for node, score in total.items() if score == highest)
     found += _differences("best", best, wholepod["best"] or [])
     if wholepod["selected"] not in (best or [""]):
         found.append(Difference("selected", best, wholepod["selected"]))
     return found
 
 
-def _compare_plugin(path: str, kube: Json, wholepod: Json) -> list[Difference]:
+def _compare_plugin(path: str, kube: Json, wholepod: Json, feasible: list[str]) -> list[Difference]:
     found = []
     if "preFilter" in wholepod:
         found += _differences(path, _filtering(kube), _filtering(wholepod))
-    if "raw" in wholepod:
+    if "weight" in wholepod:
         # A plugin that skips scoring counts nothing for any node.
-        nothing = dict.fromkeys(wholepod["raw"], 0)
+        nothing = dict.fromkeys(feasible, 0)
         for field in ("raw", "normalized"):
-            found += _differences(f"{path}.{field}", kube.get(field, nothing), wholepod[field])
+            theirs, ours = (verdict.get(field, nothing) for verdict in (kube, wholepod))
+            found += _differences(f"{path}.{field}", theirs, ours)
         found += _differences(f"{path}.weight", kube.get("weight"), wholepod["weight"])
     return found
 
@@ -69,15 +72,18 @@ def _filtering(plugin: Json) -> Json:
     }
 
 
-def _best(kube: Json, scored: list[str]) -> list[str]:
-    """The nodes with the highest total of these plugins' scores."""
-    total: Counter[str] = Counter({name: 0 for name, s in kube["fit"].items() if s["code"] == "Success"})
+def _feasible(kube: Json) -> list[str]:
+    return [name for name, status in kube["fit"].items() if status["code"] == "Success"]
+
+
+def _total(kube: Json, scored: list[str]) -> dict[str, int]:
+    """The weighted sum of these plugins' scores."""
+    total = dict.fromkeys(_feasible(kube), 0)
     for name in scored:
         plugin = kube["plugins"].get(name, {})
         for node, score in plugin.get("normalized", {}).items():
             total[node] += score * plugin["weight"]
-    highest = max(total.values(), default=0)
-    return sorted(node for node, score in total.items() if score == highest)
+    return total
 
 
 def _statuses(statuses: dict[str, Json]) -> dict[str, Json]:

@@ -16,6 +16,7 @@ ZONES = ("a", "b", "c")
 RANKS = ("0", "1", "2", "3", "10", "007", "1_0", "9223372036854775807", "9223372036854775808", "abc", "")
 """Values of the label `rank`; some are no 64-bit integers."""
 BOUNDS = ("0", "1", "2", "3", "7", "010", "1_0", "9223372036854775807", "99999999999999999999", "two")
+UNREADABLE = ("1_0", "99999999999999999999", "two")
 LABELS: dict[str, tuple[str, ...]] = {
     "zone": ZONES,
     "example.com/disk": ("ssd", "hdd", ""),
@@ -23,7 +24,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "pool": ("x", "y"),
 }
 TAINTS = (("dedicated", ("db", "web", "")), ("node.kubernetes.io/not-ready", ("",)), ("k", ("1", "2", "5")))
-EFFECTS = ("NoSchedule", "NoExecute", "PreferNoSchedule")
+EFFECTS = ("NoSchedule", "NoExecute", "PreferNoSchedule", "PreferNoSchedule")
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 PORTS = (80, 443, 8080)
 ADDRESSES = (None, "", "0.0.0.0", "127.0.0.1", "10.0.0.1", "::", "::1")
@@ -106,18 +107,10 @@ def term(rng: Random, names: list[str], *, by_name: float) -> Json:
 
 
 def node_affinity(rng: Random, names: list[str]) -> Json:
-    """Required terms, and preferred ones that must not keep a pod from any node."""
+    """Required terms."""
     by_name = rng.choice([0.0, 0.0, 0.0, 0.2, 1.0, 1.0])
-    affinity: Json = {}
-    if rng.random() < 0.9:
-        terms = [term(rng, names, by_name=by_name) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
-        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
-    if not affinity or rng.random() < 0.2:
-        preference = {"matchExpressions": [{"key": "zone", "operator": "In", "values": [rng.choice(ZONES)]}]}
-        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = [
-            {"weight": rng.randint(1, 100), "preference": preference}
-        ]
-    return affinity
+    terms = [term(rng, names, by_name=by_name) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
 
 
 def preferences(rng: Random) -> Json:

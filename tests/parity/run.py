@@ -115,7 +115,7 @@ def _verdicts(family: Family, numbers: range) -> Iterator[Verdict]:
         else:
             document = random_cluster(number)
             kube, wholepod = oracle.ask(document), decide(document, shuffle=Random(number))
-            yield document, kube, wholepod, judge.compare(kube, wholepod), coverage.of_cluster(kube)
+            yield document, kube, wholepod, judge.compare(kube, wholepod), coverage.of_cluster(document, kube)
 
 
 @cache

@@ -26,11 +26,21 @@ def changes(point: str, *, on: list[Any] | None = None, off: list[str] | None = 
     return {point: {"enabled": enabled, "disabled": [{"name": name} for name in off or []]}}
 
 
+KUBE_SCORES = {
+    "TaintToleration": 3,
+    "NodeAffinity": 2,
+    "NodeResourcesFit": 1,
+    "NodeResourcesBalancedAllocation": 1,
+    "ImageLocality": 1,
+}
+SCORES = {"TaintToleration": 30, "NodeAffinity": 20, "MemoryFit": 10, "ImageLocality": 1}
+
+
 @pytest.mark.parametrize(
     ("preset", "scores"),
     [
-        ("kube", {"NodeResourcesFit": 1, "NodeResourcesBalancedAllocation": 1}),
-        ("memory-fit", {"MemoryFit": 1}),
+        ("kube", KUBE_SCORES),
+        ("memory-fit", SCORES),
     ],
 )
 def test_presets(preset: str, scores: dict[str, int]) -> None:
@@ -41,9 +51,9 @@ def test_presets(preset: str, scores: dict[str, int]) -> None:
     ("point", "change", "expected"),
     [
         ("score", {"off": ["*"]}, {}),
-        ("score", {"off": ["MemoryFit"]}, {}),
-        ("score", {"on": ["NodeResourcesFit"]}, {"MemoryFit": 1, "NodeResourcesFit": 1}),
-        ("score", {"on": [{"name": "MemoryFit", "weight": 7}]}, {"MemoryFit": 7}),
+        ("score", {"off": ["MemoryFit"]}, {name: w for name, w in SCORES.items() if name != "MemoryFit"}),
+        ("score", {"on": ["NodeResourcesFit"]}, {**SCORES, "NodeResourcesFit": 1}),
+        ("score", {"on": [{"name": "MemoryFit", "weight": 7}]}, {**SCORES, "MemoryFit": 7}),
         ("score", {"off": ["*"], "on": ["NodeResourcesFit"]}, {"NodeResourcesFit": 1}),
         ("filter", {"off": ["NodePorts"]}, [n for n in FILTERS if n != "NodePorts"]),
         ("filter", {"off": ["*"], "on": ["NodeResourcesFit", "NodeName"]}, ["NodeResourcesFit", "NodeName"]),
@@ -61,7 +71,7 @@ def test_changes_to_a_preset(point: str, change: dict[str, Any], expected: Any) 
 
 def test_arguments_reach_the_plugin() -> None:
     profile = make_profile(pluginConfig=[{"name": "MemoryFit", "args": {"objective": "spread"}}])
-    plugin = profile.scores[0].plugin
+    [plugin] = [s.plugin for s in profile.scores if s.plugin.name == "MemoryFit"]
     assert isinstance(plugin, MemoryFit)
     assert plugin.objective == "spread"
 
@@ -77,9 +87,12 @@ def test_a_plugin_that_filters_and_scores_is_one_instance() -> None:
     [
         (
             {"plugins": changes("score", on=["Nosuch"])},
-            "there is no plugin 'Nosuch'; known plugins: MemoryFit, Node",
+            "there is no plugin 'Nosuch'; known plugins: ImageLocality, MemoryFit, Node",
         ),
-        ({"plugins": changes("score", off=["Nosuch"])}, "cannot disable Nosuch: the preset has MemoryFit"),
+        (
+            {"plugins": changes("score", off=["Nosuch"])},
+            "cannot disable Nosuch: the preset has TaintToleration, NodeAff",
+        ),
         ({"plugins": changes("score", on=["NodeName"])}, "plugin NodeName does not score nodes"),
         ({"plugins": changes("filter", on=["MemoryFit"])}, "plugin MemoryFit does not filter nodes"),
         (
@@ -210,24 +223,24 @@ def test_the_plugin_api_is_what_we_promise() -> None:
     [
         ("Plugin", "name reads reads_usage"),
         ("FilterPlugin", "applies filter name prefilter reads reads_usage reasons wakes_on"),
-        ("ScorePlugin", "name normalize normalized reads reads_usage score version"),
+        ("ScorePlugin", "full_resolution name normalize normalized rates reads reads_usage score version"),
         ("FilterResult", "count index reason_bits unresolvable"),
         ("PreFilterResult", "count index node_names rejection"),
         (
             "Wake",
-            "ANY ASSIGNED_POD_REMOVED NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_LABELS NODE_SCHEDULABLE "
-            "NODE_TAINTS NOTHING name value",
+            "ANY ASSIGNED_POD_REMOVED NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_FEATURES NODE_LABELS "
+            "NODE_SCHEDULABLE NODE_TAINTS NOTHING name value",
         ),
         (
             "NodeView",
-            "allocatable capacity count label mix named names nonzero_requested pod_count pod_limit ports "
+            "allocatable capacity count declared_features image image_generation label mix named names nonzero_requested pod_count pod_limit ports "
             "requested resources taints unschedulable",
         ),
         (
             "PodInfo",
-            "annotations gated host_ports labels name namespace node_name node_selector "
-            "nonzero_requests owned_by_daemon_set pod priority requests required_node_affinity "
-            "scored_requests terminating tolerations uid uid_hash unsupported_rules usage",
+            "annotations gated host_ports images labels name namespace node_name node_selector "
+            "nonzero_requests owned_by_daemon_set pod preferred_node_affinity priority requests "
+            "required_features required_node_affinity scored_requests terminating tolerations uid uid_hash unsupported_rules usage",
         ),
     ],
 )

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,18 +17,20 @@ import (
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
+	kubeschedulerconfig "k8s.io/kube-scheduler/config/v1"
 	fwk "k8s.io/kube-scheduler/framework"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
 	"k8s.io/kubernetes/pkg/scheduler"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
-	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
 	internalcache "k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	frameworkplugins "k8s.io/kubernetes/pkg/scheduler/framework/plugins"
 	"k8s.io/kubernetes/pkg/scheduler/profile"
 )
 
-// cluster is a scheduler over a document's snapshot, with the default profile.
+// cluster is a scheduler over a document's snapshot, with the default profile but for the document's
+// arguments of plugins.
 type cluster struct {
 	scheduler *scheduler.Scheduler
 	framework framework.Framework
@@ -44,12 +47,16 @@ func newCluster(ctx context.Context, doc *document) (*cluster, error) {
 		return nil, err
 	}
 	c := &cluster{plugins: map[string]fwk.Plugin{}}
+	if c.profile, err = profileOf(doc); err != nil {
+		return nil, err
+	}
 	client := fake.NewClientset(objects...)
 	c.informers = scheduler.NewInformerFactory(client, 0, nil)
 	snapshot := internalcache.NewSnapshot(doc.Pods, doc.Nodes)
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	c.scheduler, err = scheduler.New(ctx, client, c.informers, nil, profile.NewRecorderFactory(broadcaster),
-		scheduler.WithNodeInfoSnapshot(snapshot), scheduler.WithPercentageOfNodesToScore(new(int32(100))))
+		scheduler.WithNodeInfoSnapshot(snapshot), scheduler.WithPercentageOfNodesToScore(new(int32(100))),
+		scheduler.WithProfiles(c.profile))
 	if err != nil {
 		return nil, err
 	}
@@ -81,16 +88,29 @@ func newCluster(ctx context.Context, doc *document) (*cluster, error) {
 	return c, nil
 }
 
-func (c *cluster) addPlugins(ctx context.Context) error {
-	defaults, err := latest.Default()
+// profileOf is the default profile with the document's arguments, read as kube-scheduler reads a file.
+func profileOf(doc *document) (config.KubeSchedulerProfile, error) {
+	file, err := json.Marshal(map[string]any{
+		"apiVersion": kubeschedulerconfig.SchemeGroupVersion.String(),
+		"kind":       "KubeSchedulerConfiguration",
+		"profiles":   []any{map[string]any{"pluginConfig": doc.PluginConfig}},
+	})
 	if err != nil {
-		return err
+		return config.KubeSchedulerProfile{}, err
 	}
-	c.profile = defaults.Profiles[0]
+	read, _, err := scheme.Codecs.UniversalDecoder().Decode(file, nil, nil)
+	if err != nil {
+		return config.KubeSchedulerProfile{}, err
+	}
+	return read.(*config.KubeSchedulerConfiguration).Profiles[0], nil
+}
+
+func (c *cluster) addPlugins(ctx context.Context) error {
 	args := map[string]runtime.Object{}
 	for _, pluginConfig := range c.profile.PluginConfig {
 		args[pluginConfig.Name] = pluginConfig.Args
 	}
+	var err error
 	registry := frameworkplugins.NewInTreeRegistry()
 	for _, enabled := range c.profile.Plugins.MultiPoint.Enabled {
 		if enabled.Name == "DynamicResources" {

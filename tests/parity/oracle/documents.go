@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	v1 "k8s.io/api/core/v1"
+	kubeschedulerconfig "k8s.io/kube-scheduler/config/v1"
 	fwk "k8s.io/kube-scheduler/framework"
 )
 
@@ -17,6 +18,8 @@ type document struct {
 	// PersistentVolume, StorageClass, CSINode, CSIDriver, Service, ReplicaSet, PodDisruptionBudget…
 	Objects   []json.RawMessage `json:"objects"`
 	Nominated []nominated       `json:"nominated"`
+	// Arguments of plugins, as in a profile of kubescheduler.config.k8s.io/v1.
+	PluginConfig []kubeschedulerconfig.PluginConfig `json:"pluginConfig"`
 }
 
 type nominated struct {
@@ -67,7 +70,7 @@ type amounts map[string]int64
 
 type requestsOutput struct {
 	Pod    amounts               `json:"pod"`    // PreFilter of NodeResourcesFit
-	Scored cpuAndMemory          `json:"scored"` // PreScore of NodeResourcesFit
+	Scored []int64               `json:"scored"` // PreScore of NodeResourcesFit, in the order of its resources
 	Pods   map[string]*podUsage  `json:"pods"`   // namespace/name of bound pods
 	Nodes  map[string]*nodeUsage `json:"nodes"`
 }

@@ -22,10 +22,10 @@ type requestCounter struct{ fit *noderesources.Fit }
 
 // podRequests is the answer in --requests mode.
 type podRequests struct {
-	Pod    amounts      `json:"pod"`    // before the pod has a node
-	Scored cpuAndMemory `json:"scored"` // what LeastAllocated counts for it
-	OnNode *podUsage    `json:"onNode"` // what it takes of its node
-	Error  string       `json:"error,omitempty"`
+	Pod    amounts   `json:"pod"`    // before the pod has a node
+	Scored []int64   `json:"scored"` // what LeastAllocated counts for it: millicores, bytes
+	OnNode *podUsage `json:"onNode"` // what it takes of its node
+	Error  string    `json:"error,omitempty"`
 }
 
 func newRequestCounter() (*requestCounter, error) {
@@ -80,13 +80,17 @@ func (c *cluster) requests(ctx context.Context, doc *document) (*requestsOutput,
 // countIncoming reads what the plugin has worked out from the state it keeps between its stages.
 func countIncoming(
 	ctx context.Context, fit *noderesources.Fit, pod *v1.Pod, nodes []fwk.NodeInfo,
-) (amounts, cpuAndMemory) {
+) (amounts, []int64) {
 	state := framework.NewCycleState()
 	fit.PreFilter(ctx, state, pod, nodes)
 	fit.PreScore(ctx, state, pod, nodes)
 	needed := private(state, "PreFilter"+noderesources.Name).FieldByName("Resource").Interface().(framework.Resource)
-	scored := private(state, "PreScore"+noderesources.Name).FieldByName("podRequests")
-	return toAmounts(&needed), cpuAndMemory{scored.Index(0).Int(), scored.Index(1).Int()}
+	requests := private(state, "PreScore"+noderesources.Name).FieldByName("podRequests")
+	var scored []int64
+	for i := range requests.Len() {
+		scored = append(scored, requests.Index(i).Int())
+	}
+	return toAmounts(&needed), scored
 }
 
 func private(state fwk.CycleState, key fwk.StateKey) reflect.Value {

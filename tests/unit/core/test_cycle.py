@@ -372,4 +372,4 @@ def test_explain_shows_filters_and_raw_scores() -> None:
     cycle = cycle_of("a", "b", profile=profile_of(Table({"b": 1}), scores={points: 2}))
     static, _, raw = cycle.explain(make_pod().info())
     assert static.first.tolist() == [127, 0]
-    assert raw.tolist() == [[7, 0]]
+    assert {name: scores.tolist() for name, scores in raw.items()} == {"Points": [7, 0]}

@@ -179,7 +179,7 @@ def test_a_pod_level_resize_counts_the_most_as_well() -> None:
 def test_defaults_are_per_container() -> None:
     asked = pod(container("a", cpu="1"), container("b", memory="1Mi"), {"name": "c"})
     assert nonzero_requests(asked) == (1000 + 100 + 100, (200 + 1 + 200) * MIB)
-    assert scored_requests(asked) == nonzero_requests(asked)
+    assert scored_requests(asked) == dict(zip(("cpu", "memory"), nonzero_requests(asked), strict=True))
 
 
 def test_an_explicit_zero_is_not_replaced() -> None:
@@ -202,8 +202,9 @@ def test_with_pod_level_requests_a_default_stands_for_what_nobody_names() -> Non
 
 def test_scores_do_not_see_pod_level_requests() -> None:
     level = {"requests": {"cpu": "8", "memory": "8Gi"}}
-    asked = pod(container("a", cpu="1"), {"name": "b"}, resources=level, overhead={"cpu": "50m"})
-    assert scored_requests(asked) == (1150, 400 * MIB)
+    gpu = container("a", cpu="1") | {"resources": {"requests": {"cpu": "1", "example.com/gpu": "1"}}}
+    asked = pod(gpu, {"name": "b"}, resources=level, overhead={"cpu": "50m"})
+    assert scored_requests(asked) == {"cpu": 1150, "memory": 400 * MIB, "example.com/gpu": 1}
 
 
 def test_absurd_requests_stay_within_the_bound() -> None:

@@ -94,7 +94,9 @@ def test_unresolvable_is_what_even_an_empty_node_could_not_hold() -> None:
 
 
 def score(plugin: ScorePlugin, pod: PodBuilder, node: NodeBuilder, *pods: PodBuilder) -> int:
-    return int(plugin.score(pod.info(), state_of(node, pods=pods).nodes.view())[0])
+    """0 where the plugin has nothing to say of the pod."""
+    info = pod.info()
+    return int(plugin.score(info, state_of(node, pods=pods).nodes.view())[0]) if plugin.rates(info) else 0
 
 
 ROUND = make_node().allocatable(cpu="4", memory="10000")
