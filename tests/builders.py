@@ -126,6 +126,13 @@ class PodBuilder:
         }
         return self
 
+    def prefers(self, weight: int, *expressions: Manifest) -> Self:
+        """One more preferred node affinity term: matchExpressions."""
+        affinity = self._spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
+        terms = affinity.setdefault("preferredDuringSchedulingIgnoredDuringExecution", [])
+        terms.append({"weight": weight, "preference": {"matchExpressions": list(expressions)}})
+        return self
+
     def pinned_to(self, *nodes: str) -> Self:
         """As the DaemonSet controller does it: required node affinity for the node's name."""
         field = {"key": "metadata.name", "operator": "In"}
@@ -169,6 +176,7 @@ class NodeBuilder:
         self._metadata: Manifest = {"name": "node"}
         self._spec: Manifest = {}
         self._allocatable: dict[str, str] = {"cpu": "4", "memory": "8Gi", "pods": "110"}
+        self._status: Manifest = {}
 
     def named(self, name: str) -> Self:
         self._metadata["name"] = name
@@ -194,12 +202,21 @@ class NodeBuilder:
         self._spec.setdefault("taints", []).append({"key": key, "value": value, "effect": effect})
         return self
 
+    def images(self, sizes: dict[str, int]) -> Self:
+        """Image name to bytes."""
+        self._status["images"] = [{"names": [name], "sizeBytes": size} for name, size in sizes.items()]
+        return self
+
+    def features(self, *names: str) -> Self:
+        self._status["declaredFeatures"] = list(names)
+        return self
+
     def cordoned(self, unschedulable: bool = True) -> Self:
         self._spec["unschedulable"] = unschedulable
         return self
 
     def manifest(self) -> Manifest:
-        status = {"allocatable": self._allocatable}
+        status = {"allocatable": self._allocatable, **self._status}
         return deepcopy({"metadata": self._metadata, "spec": self._spec, "status": status})
 
     def obj(self) -> Node:

@@ -61,8 +61,8 @@ DEFAULT_SCORES: Mapping[str, Mapping[str, int]] = {
     "memory-fit": {"TaintToleration": 30, "NodeAffinity": 20, "MemoryFit": 10, "ImageLocality": 1},
 }
 """Built-in profile → score plugin → weight. `kube`: kube-scheduler's. `memory-fit`: what people wrote
-down, on nodes and in pods, weighs two to three times as much as memory, as in kube-scheduler; where the
-images are only tips the balance between nodes that fit about as well."""
+down, on nodes and in pods, weighs two to three times as much as fit, as in kube-scheduler; where the
+images are only tips the balance between nodes that fit nearly as well."""
 
 
 class PluginError(ValueError):

@@ -8,18 +8,27 @@ from typing import Any, TypeVar
 
 import msgspec
 
+API_VERSION = "kubescheduler.config.k8s.io/v1"
+
 
 class Arguments(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Base of argument structs: camelCase in the file; fields are those of kubescheduler.config.k8s.io/v1."""
+    """Base of argument structs: camelCase in the file; names and fields are those of API_VERSION."""
 
 
 A = TypeVar("A", bound=Arguments)
 
 
 def read_arguments(args: Mapping[str, Any] | None, kind: type[A]) -> A:
-    """The arguments as a struct. Raises ValueError that names the field."""
+    """The arguments as a struct. Raises ValueError that names the field.
+
+    They may say what they are, with the same `apiVersion` and `kind` as in kube-scheduler's file.
+    """
+    fields = dict(args or {})
+    for field, expected in (("apiVersion", API_VERSION), ("kind", kind.__name__)):
+        got = fields.pop(field, expected)
+        require(got == expected, field, f"must be {expected}, got {got!r}")
     try:
-        return msgspec.convert(dict(args or {}), kind)
+        return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error))) from error
 

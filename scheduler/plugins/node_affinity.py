@@ -130,16 +130,16 @@ def selects(selector: NodeSelector, nodes: NodeView) -> Mask:
 class _Requirement(Arguments, frozen=True):
     key: str
     operator: str
-    values: list[str] = []
+    values: tuple[str, ...] = ()
 
 
 class _Term(Arguments, frozen=True):
-    match_expressions: list[_Requirement] = []
-    match_fields: list[_Requirement] = []
+    match_expressions: tuple[_Requirement, ...] = ()
+    match_fields: tuple[_Requirement, ...] = ()
 
 
 class _Selector(Arguments, frozen=True):
-    node_selector_terms: list[_Term]
+    node_selector_terms: tuple[_Term, ...]
 
 
 class _PreferredTerm(Arguments, frozen=True):
@@ -151,8 +151,8 @@ class _Affinity(Arguments, frozen=True):
     required: _Selector | None = msgspec.field(
         name="requiredDuringSchedulingIgnoredDuringExecution", default=None
     )
-    preferred: list[_PreferredTerm] = msgspec.field(
-        name="preferredDuringSchedulingIgnoredDuringExecution", default=[]
+    preferred: tuple[_PreferredTerm, ...] = msgspec.field(
+        name="preferredDuringSchedulingIgnoredDuringExecution", default=()
     )
 
     def terms(self) -> Iterator[tuple[str, _Term]]:
@@ -260,8 +260,8 @@ def _check(term: _Term, where: str) -> None:
 
 
 def _as_api(requirement: _Requirement) -> NodeSelectorRequirement:
-    return NodeSelectorRequirement(requirement.key, requirement.operator, requirement.values)
+    return NodeSelectorRequirement(requirement.key, requirement.operator, list(requirement.values))
 
 
 def _text(requirement: _Requirement) -> str:
-    return f"{requirement.key} {requirement.operator} {requirement.values}"
+    return f"{requirement.key} {requirement.operator} {list(requirement.values)}"

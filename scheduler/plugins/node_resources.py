@@ -38,9 +38,9 @@ _ALWAYS_COUNTED = ("cpu", "memory", "ephemeral-storage")
 class NodeResourcesFitArgs(Arguments, frozen=True):
     """Source: NodeResourcesFitArgs (staging k8s.io/kube-scheduler/config/v1/types_pluginargs.go)."""
 
-    ignored_resources: list[str] = []
-    ignored_resource_groups: list[str] = []
-    scoring_strategy: ScoringStrategy = ScoringStrategy()
+    ignored_resources: tuple[str, ...] = ()
+    ignored_resource_groups: tuple[str, ...] = ()
+    scoring_strategy: ScoringStrategy = ScoringStrategy(type="LeastAllocated")
 
 
 class NodeResourcesFit(FilterPlugin, ScorePlugin):
@@ -146,7 +146,7 @@ def _demands(
 class NodeResourcesBalancedAllocationArgs(Arguments, frozen=True):
     """Source: as for NodeResourcesFitArgs."""
 
-    resources: list[ResourceSpec] = []
+    resources: tuple[ResourceSpec, ...] = ()
 
 
 class NodeResourcesBalancedAllocation(ScorePlugin):

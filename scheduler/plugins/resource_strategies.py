@@ -23,7 +23,7 @@ _MAX_SHAPE_SCORE = 10
 
 class ResourceSpec(Arguments, frozen=True):
     name: str
-    weight: int = 0
+    weight: int = 1
     """0 stands for 1, as in kube-scheduler."""
 
 
@@ -33,12 +33,12 @@ class UtilizationShapePoint(Arguments, frozen=True):
 
 
 class RequestedToCapacityRatioParam(Arguments, frozen=True):
-    shape: list[UtilizationShapePoint] = []
+    shape: tuple[UtilizationShapePoint, ...] = ()
 
 
 class ScoringStrategy(Arguments, frozen=True):
-    type: Literal["LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"] = "LeastAllocated"
-    resources: list[ResourceSpec] = []
+    type: Literal["LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"]
+    resources: tuple[ResourceSpec, ...] = ()
     """cpu and memory with weight 1 when empty."""
     requested_to_capacity_ratio: RequestedToCapacityRatioParam | None = None
 

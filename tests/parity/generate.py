@@ -50,7 +50,7 @@ def random_cluster(number: int) -> Json:
         "pods": [_bound_pod(rng, f"b{i:02}", names, mood) for i in range(bound)],
         "pod": _incoming(rng, names, mood),
     }
-    if rng.random() < 0.35:
+    if rng.random() < 0.45:
         cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
     return cluster
 
@@ -84,7 +84,7 @@ def _mood(rng: Random) -> _Mood:
     for name, page in HUGE_PAGES.items():
         if rng.random() < 0.2:
             offered[name] = 4 * page
-    easy = rng.random() < 0.3
+    easy = rng.random() < 0.35
     return _Mood(
         offered=offered,
         tainted=0.0 if easy else rng.choice([0.0, 0.15, 0.35]),
@@ -148,13 +148,13 @@ def _bound_pod(rng: Random, name: str, names: list[str], mood: _Mood) -> Json:
 
 def _incoming(rng: Random, names: list[str], mood: _Mood) -> Json:
     # From a crumb to somewhat more than any node has.
-    tenths = rng.choice([1, 1, 2, 4, 8, 12])
+    tenths = rng.choice([1, 1, 1, 2, 2, 4, 8, 12])
     largest = {resource: amount * tenths // 10 for resource, amount in mood.offered.items()}
     if rng.random() < 0.08:
         nowhere = [name for name in random_requests.RESOURCES if name not in largest]
         largest |= dict.fromkeys(nowhere, 2 * GIB)
     spec = random_requests.pod_spec(rng, largest, simple=rng.random() < 0.5)
-    if rng.random() < 0.2:
+    if rng.random() < 0.12:
         spec["nodeSelector"] = random_rules.node_selector(rng)
     affinity = random_rules.node_affinity(rng, names) if rng.random() < 0.3 else {}
     if rng.random() < 0.35:

@@ -89,7 +89,7 @@ def preferred_terms(rng: Random, names: list[str]) -> list[Json]:
 def plugin_config(rng: Random, names: list[str]) -> list[Json]:
     """Arguments for some of the plugins that take any."""
     found = []
-    if rng.random() < 0.7:
+    if rng.random() < 0.8:
         found.append({"name": "NodeResourcesFit", "args": _fit_args(rng)})
     if rng.random() < 0.4:
         resources = [{"name": name} for name in _some_resources(rng)]

@@ -24,10 +24,35 @@ from tests.builders import NodeBuilder, make_node, make_pod, make_profile
 GPU = "example.com/gpu"
 PASSES = 127
 
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+def weighted(weight: int, zone: str) -> dict[str, Any]:
+    return {"weight": weight, "preference": {"matchExpressions": [in_zone(zone)]}}
+
+
+def in_zone(zone: str) -> dict[str, Any]:
+    return {"key": "zone", "operator": "In", "values": [zone]}
+
+
 PROFILES: dict[str, Callable[[], Profile]] = {
     "kube": lambda: make_profile(preset="kube"),
     "memory-fit": lambda: make_profile(preset="memory-fit"),
     "tight": lambda: make_profile(pluginConfig=[{"name": "MemoryFit", "args": {"objective": "tight"}}]),
+    "kube with arguments": lambda: make_profile(
+        preset="kube",
+        pluginConfig=[
+            {"name": "NodeAffinity", "args": {"addedAffinity": {PREFERRED: [weighted(7, "b")]}}},
+            {
+                "name": "NodeResourcesFit",
+                "args": {"scoringStrategy": {"type": "MostAllocated", "resources": [{"name": GPU}]}},
+            },
+            {
+                "name": "NodeResourcesBalancedAllocation",
+                "args": {"resources": [{"name": "cpu"}, {"name": GPU}]},
+            },
+        ],
+    ),
     "mixed": lambda: make_profile(
         plugins={"score": {"enabled": [{"name": "NodeResourcesFit", "weight": 3}, {"name": "MemoryFit"}]}}
     ),
@@ -44,8 +69,15 @@ WAITING: list[PodInfo] = [
     make_pod("web").host_port(80).req(memory="256Mi").info(),
     make_pod("pinned").pinned_to("n1", "n7").info(),
     make_pod("nothing").info(),
+    make_pod("fond").req(memory="1Gi").prefers(5, in_zone("a")).info(),
+    make_pod("fonder").req(memory="1Gi").prefers(5, in_zone("b")).prefers(9, in_zone("a")).info(),
+    make_pod("app").container(image="app:v1", resources={"requests": {"memory": "1Gi"}}).info(),
+    make_pod("app-too").container(image="app:v1", resources={"requests": {"memory": "2Gi"}}).info(),
+    make_pod("new").container(image="app:v2", resources={"requests": {"memory": "1Gi"}}).info(),
+    make_pod("demanding").spec(hostNetwork=True, hostUsers=False).info(),
 ]
 
+IMAGES, SIZES = ("app:v1", "app:v2", "other:v1"), (100 << 20, 700 << 20)
 names = st.integers(0, 7).map(lambda i: f"n{i}")
 
 
@@ -62,6 +94,11 @@ def nodes(draw: st.DrawFn) -> NodeBuilder:
         node.labels({"zone": draw(st.sampled_from(["a", "b"]))})
     if draw(st.integers(0, 3)) == 0:
         node.taint("t", effect=draw(st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"])))
+    if draw(st.integers(0, 3)) == 0:
+        node.taint("u", effect="PreferNoSchedule")
+    node.images({image: draw(st.sampled_from(SIZES)) for image in draw(st.sets(st.sampled_from(IMAGES)))})
+    if draw(st.booleans()):
+        node.features("UserNamespacesHostNetworkSupport")
     return node.cordoned(draw(st.integers(0, 3)) == 0)
 
 

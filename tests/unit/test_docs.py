@@ -12,9 +12,13 @@ import pytest
 import scheduler
 from scheduler import cli, config
 from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.plugin import Plugin
 from scheduler.observe.metrics import Metrics
 from scheduler.plugins import BUILT_IN, DEFAULT_SCORES, FILTERS
-from scheduler.plugins.memory_fit import Objective
+from scheduler.plugins.arguments import Arguments
+from scheduler.plugins.memory_fit import MemoryFit, Objective
+from scheduler.plugins.node_affinity import NodeAffinityArgs
+from scheduler.plugins.node_resources import NodeResourcesBalancedAllocationArgs, NodeResourcesFitArgs
 from scheduler.plugins.profiles import build_profile
 from tests.builders import Clock, make_engine, make_node, make_pod
 
@@ -162,6 +166,40 @@ def test_presets_are_as_described() -> None:
     assert described == {preset: dict(scores) for preset, scores in DEFAULT_SCORES.items()}
 
 
+ARGUMENTS: dict[str, type[Arguments]] = {
+    "NodeAffinity": NodeAffinityArgs,
+    "NodeResourcesFit": NodeResourcesFitArgs,
+    "NodeResourcesBalancedAllocation": NodeResourcesBalancedAllocationArgs,
+}
+
+
+def arguments(kind: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """As `fields`, for structs that may be left out too; affinity is described where pods are."""
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        name, of = prefix + field.encode_name, field.type
+        inner, suffix = of, "."
+        if isinstance(of, msgspec.inspect.UnionType):
+            [inner] = [each for each in of.types if isinstance(each, msgspec.inspect.StructType)]
+            yield name, "mapping", "null"
+        elif isinstance(of, msgspec.inspect.VarTupleType):
+            inner, suffix = of.item_type, "[]."
+            yield name, "list", default_text(field)
+        elif not isinstance(of, msgspec.inspect.StructType):
+            yield name, type_text(field.encode_name, of), default_text(field)
+        if isinstance(inner, msgspec.inspect.StructType) and name != "addedAffinity":
+            yield from arguments(inner.cls, name + suffix)
+
+
+def test_every_argument_is_described() -> None:
+    rows = table(section(DOCS / "configuration.md", "## Arguments of plugins"))
+    described = [tuple(map(unquoted, row[:4])) for row in rows]
+    expected = [(plugin, *row) for plugin, kind in ARGUMENTS.items() for row in arguments(kind)]
+    assert described == [*expected, ("MemoryFit", "objective", "string", MemoryFit().objective)]
+    assert all(row[4] for row in rows)
+    with_arguments = {name for name, plugin in BUILT_IN.items() if plugin.__init__ is not Plugin.__init__}
+    assert {row[0] for row in described} == with_arguments
+
+
 def test_objectives_are_as_described() -> None:
     rows = table(section(DOCS / "configuration.md", "## MemoryFit"))
     described = [unquoted(row[0]).removesuffix(" (default)") for row in rows]
@@ -175,7 +213,7 @@ def test_example_configurations_are_valid(page: Path, monkeypatch: pytest.Monkey
         block for block in fenced(page, "yaml") if block.startswith(f"apiVersion: {config.API_VERSION}")
     ]
     if page == DOCS / "configuration.md":
-        assert len(examples) == 2
+        assert len(examples) == 3
     for example in examples:
         for profile in config.parse(example, source=page.name).profiles:
             build_profile(profile)

@@ -233,14 +233,15 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ),
         (
             "NodeView",
-            "allocatable capacity count declared_features image image_generation label mix named names nonzero_requested pod_count pod_limit ports "
-            "requested resources taints unschedulable",
+            "allocatable capacity count declared_features image image_generation label mix named names "
+            "nonzero_requested pod_count pod_limit ports requested resources taints unschedulable",
         ),
         (
             "PodInfo",
             "annotations gated host_ports images labels name namespace node_name node_selector "
             "nonzero_requests owned_by_daemon_set pod preferred_node_affinity priority requests "
-            "required_features required_node_affinity scored_requests terminating tolerations uid uid_hash unsupported_rules usage",
+            "required_features required_node_affinity scored_requests terminating tolerations uid "
+            "uid_hash unsupported_rules usage",
         ),
     ],
 )
