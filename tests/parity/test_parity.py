@@ -92,6 +92,27 @@ def _score_higher(verdict: Json) -> None:
     raw[min(raw)] += 1
 
 
+def _score_in_other_steps(verdict: Json) -> None:
+    normalized = verdict["plugins"]["ImageLocality"]["normalized"]
+    normalized[min(normalized)] += 1
+
+
+def _have_an_opinion(verdict: Json) -> None:
+    nodes = verdict["fit"]
+    verdict["plugins"]["NodeAffinity"] |= {
+        "raw": dict.fromkeys(nodes, 1),
+        "normalized": dict.fromkeys(nodes, 1),
+    }
+
+
+def _weigh_more(verdict: Json) -> None:
+    verdict["plugins"]["TaintToleration"]["weight"] += 1
+
+
+def _add_up_to_more(verdict: Json) -> None:
+    verdict["total"][min(verdict["total"])] += 1
+
+
 def _pick_another(verdict: Json) -> None:
     verdict["selected"] = "elsewhere"
 
@@ -106,6 +127,10 @@ def _pick_another(verdict: Json) -> None:
         (_forget_a_port, "requests.nodes."),
         (_let_a_plugin_reject, "plugins.NodePorts.filter."),
         (_score_higher, "plugins.NodeResourcesFit.raw."),
+        (_score_in_other_steps, "plugins.ImageLocality.normalized."),
+        (_have_an_opinion, "plugins.NodeAffinity.raw."),
+        (_weigh_more, "plugins.TaintToleration.weight"),
+        (_add_up_to_more, "total."),
         (_pick_another, "selected"),
     ],
 )
