@@ -9,7 +9,7 @@ cpu, memory and ephemeral storage that the pod does not ask for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,15 +101,17 @@ class NodeResourcesFit(FilterPlugin, ScorePlugin):
             list(_demands(self.resources, pod.scored_requests, nodes, nonzero=True)), nodes.count
         )
 
-    def _checked(self, pod: PodInfo) -> Iterator[tuple[str, int]]:
+    def _checked(self, pod: PodInfo) -> Iterable[tuple[str, int]]:
         if not (self._ignored or self._ignored_groups):
-            yield from pod.requests.items()
-            return
-        for name, amount in pod.requests.items():
-            group, slash, _ = name.partition("/")
-            extended = slash and "kubernetes.io/" not in name
-            if not (extended and (name in self._ignored or group in self._ignored_groups)):
-                yield name, amount
+            return pod.requests.items()
+        return [(name, amount) for name, amount in pod.requests.items() if not self._ignores(name)]
+
+    def _ignores(self, name: str) -> bool:
+        """Extended resources only (fitsRequest in fit.go)."""
+        group, slash, _ = name.partition("/")
+        if not slash or "kubernetes.io/" in name:
+            return False
+        return name in self._ignored or group in self._ignored_groups
 
 
 def _least_allocated_by_default(pod: PodInfo, nodes: NodeView) -> Scores:
