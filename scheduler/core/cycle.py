@@ -94,8 +94,9 @@ class _Answers:
         self.versions: tuple[int, ...] = ()
         self.raw = np.empty((len(scores), 0), np.int64)
         self.alone = len(scores) == 1 and scores[0].plugin.full_resolution
+        """Whether `total` decides as it is, unless there are preferences."""
         self.sums = all(s.plugin.normalized for s in scores)
-        """Whether `total` is final but for a constant: nothing in it depends on which nodes fit."""
+        """Whether `total` is a sum of normalised scores, so that preferences can be added to it."""
         self.total = np.empty(0, np.int64)
         """Weighted sum of raw scores; lowest where the pod does not fit."""
         self.failure: tuple[int, Placement] | None = None

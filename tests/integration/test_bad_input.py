@@ -88,7 +88,7 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) 
     [
         (
             "plugins: {score: {enabled: [{name: MemoryFitt}]}}",
-            ["profile mine: there is no plugin 'MemoryFitt'", "known plugins: MemoryFit, "],
+            ["profile mine: there is no plugin 'MemoryFitt'", "known plugins: ImageLocality, MemoryFit, "],
         ),
         (
             "pluginConfig: [{name: MemoryFit, args: {objective: tightest}}]",
@@ -102,8 +102,11 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) 
             ["profile mine: plugin NodeName rejects its arguments", "takes no arguments", "strict"],
         ),
         (
-            "pluginConfig: [{name: ImageLocality, args: {}}]",
-            ["profile mine: pluginConfig names ImageLocality, which is not enabled in this profile"],
+            "pluginConfig: [{name: NodeResourcesBalancedAllocation}]",
+            [
+                "profile mine: pluginConfig names NodeResourcesBalancedAllocation, "
+                "which is not enabled in this profile"
+            ],
         ),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import pod_manifest
+from tests.cluster import node_manifest, pod_manifest
 from tests.integration.harness import Json, Scheduler, eventually
 from tests.integration.observer import bound, condition
 from tests.integration.proxy import Proxy
@@ -228,6 +228,30 @@ def test_soft_rules_and_harmless_volumes_do_not_hinder(bench: Workbench, schedul
         volumes=[{"name": kind.lower(), kind: source} for kind, source in sources.items()],
     )
     bench.wait_bound("lenient")
+
+
+def test_preferences_between_pods_and_nodes_count(bench: Workbench, scheduler: Scheduler) -> None:
+    """By memory alone all of these pods would go to the smallest node, and to the fuller of equals."""
+    avoid = {"key": "avoid", "effect": "PreferNoSchedule"}
+    bench.node("avoided", memory="2Gi", taints=[avoid])
+    bench.node("ssd", memory="8Gi", labels={"disk": "ssd"})
+    stocked = node_manifest("stocked", memory="8Gi")
+    stocked["status"]["images"] = [{"names": ["example.com/big:v1"], "sizeBytes": 900 << 20}]
+    bench.api.create(stocked)
+    bench.barrier()
+    # Between nodes that are equal otherwise, the image decides.
+    bench.pod("big", containers=[{"name": "c", "image": "example.com/big:v1"}])
+    assert bench.wait_bound("big") == ["stocked"]
+    ssd = {"key": "disk", "operator": "In", "values": ["ssd"]}
+    term = {"weight": 1, "preference": {"matchExpressions": [ssd]}}
+    affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+    bench.pod("fond", affinity=affinity)
+    bench.pod("shy")
+    bench.pod("brave", tolerations=[{"key": "avoid", "operator": "Exists"}])
+    fond, shy, brave = bench.wait_bound("fond", "shy", "brave")
+    assert fond == "ssd"
+    assert shy != "avoided"
+    assert brave == "avoided"
 
 
 # Endpoints.

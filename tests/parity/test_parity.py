@@ -54,6 +54,20 @@ def test_pinned_cases_do_not_differ(path: Path, oracle: Oracle) -> None:
     assert kube.get("fitError", "") == expected.get("fitError", "")
 
 
+def test_memory_fit_picks_what_its_scores_say() -> None:
+    """No oracle for this one: totals are added up again, from scratch, where the cycle patches caches."""
+    mixed = 0
+    for number in range(400):
+        document = random_cluster(number)
+        config = document.get("pluginConfig", [])
+        document["pluginConfig"] = [c for c in config if c["name"] != "NodeResourcesBalancedAllocation"]
+        verdict = decide(document, "memory-fit", shuffle=Random(number))
+        assert verdict["selected"] in (verdict["best"] or [""]), document["name"]
+        plugins = verdict["plugins"].items()
+        mixed += any(name != "MemoryFit" and len({*p.get("raw", {}).values()}) > 1 for name, p in plugins)
+    assert mixed > 40
+
+
 def _first(fit: Json) -> str:
     return min(fit)
 
