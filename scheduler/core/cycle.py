@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows, narrow
-from scheduler.core.plugin import FilterPlugin, PreFilterResult, Scores
+from scheduler.core.plugin import FilterPlugin, PreFilterResult, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
@@ -119,22 +119,28 @@ class Cycle:
         self._static_filters = [(i, p) for i, p in filters if not p.reads_usage]
         self._usage_filters = [(i, p) for i, p in filters if p.reads_usage]
         self._read_static_key = key_reader([p for _, p in self._static_filters])
-        self.read_key: Callable[[PodInfo], Key] = key_reader(
-            [*profile.filters, *(s.plugin for s in profile.scores if s.plugin.reads_usage)]
-        )
         self._usage_scores = [s for s in profile.scores if s.plugin.reads_usage]
+        plugins: list[FilterPlugin | ScorePlugin] = [
+            *profile.filters,
+            *(s.plugin for s in self._usage_scores),
+        ]
+        self.read_key: Callable[[PodInfo], Key] = key_reader(plugins)
         self._preferences = Preferences(
-            [s for s in profile.scores if not s.plugin.reads_usage], nodes, cached_kinds=cached_kinds
+            [s for s in profile.scores if not s.plugin.reads_usage],
+            nodes,
+            known={field for plugin in plugins for field in plugin.reads},
+            cached_kinds=cached_kinds,
         )
-        self._static: Recent[FilterAnswers] = Recent(cached_kinds)
-        self._kinds: Recent[_Answers] = Recent(cached_kinds)
+        self._static: Recent[Key, FilterAnswers] = Recent(cached_kinds)
+        self._kinds: Recent[Key, _Answers] = Recent(cached_kinds)
 
     def place(self, pod: PodInfo, key: Key | None = None) -> Placement:
         """The best node for the pod as things stand; nothing is changed by asking."""
         n = len(self._nodes)
         if n == 0:
             return Placement(None, NO_NODES)
-        answers = self._answers(pod, self.read_key(pod) if key is None else key)
+        key = self.read_key(pod) if key is None else key
+        answers = self._answers(pod, key)
         prefilter = answers.prefilter.result
         if prefilter.rejection is not None:
             message = f"0/{n} nodes are available: {prefilter.rejection}."
@@ -147,7 +153,7 @@ class Cycle:
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
             return self._failure(pod, answers, candidates)
-        preferences = self._preferences.of(pod)
+        preferences = self._preferences.of(pod, key)
         if preferences or not (answers.alone or answers.sums):
             ties = self._best_of_mixed(answers, preferences, candidates)
         else:
@@ -183,9 +189,10 @@ class Cycle:
     def explain(self, pod: PodInfo) -> tuple[FilterAnswers, FilterAnswers, dict[str, Scores]]:
         """(static answers, usage answers, raw scores int64[n] by plugin), for tools that show them.
         Plugins that have nothing to say of the pod are left out."""
-        answers = self._answers(pod, self.read_key(pod))
+        key = self.read_key(pod)
+        answers = self._answers(pod, key)
         raw = dict(zip((s.plugin.name for s in answers.scores), answers.raw, strict=True))
-        return answers.static, answers.usage, raw | self._preferences.raw(pod)
+        return answers.static, answers.usage, raw | self._preferences.raw(pod, key)
 
     # ---- internals
 

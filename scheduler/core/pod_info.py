@@ -90,9 +90,13 @@ class PodInfo:
         Source: sumImageScores (pkg/scheduler/framework/plugins/imagelocality/image_locality.go).
         """
         spec = self.pod.spec
-        images = [c.image for c in (*(spec.init_containers or ()), *(spec.containers or ()))]
-        images += [v["image"].get("reference", "") for v in spec.volumes or () if v.get("image") is not None]
-        return tuple(sorted(map(_with_tag, images)))
+        images = [_with_tag(container.image) for container in spec.containers or ()]
+        if spec.init_containers:
+            images += [_with_tag(container.image) for container in spec.init_containers]
+        for volume in spec.volumes or ():
+            if "image" in volume:
+                images.append(_with_tag(volume["image"].get("reference", "")))
+        return tuple(sorted(images) if len(images) > 1 else images)
 
     @cached_property
     def required_features(self) -> tuple[str, ...]:

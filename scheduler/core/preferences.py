@@ -10,14 +10,14 @@ a constant changes no maximum) and spares plain pods the cost of mixing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 
 from scheduler.core.nodes import NodeTable, narrow
 from scheduler.core.plugin import ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
-from scheduler.core.profile import Key, WeightedScore, key_reader
+from scheduler.core.profile import Key, WeightedScore, field_reader, key_reader
 from scheduler.core.recent import Recent
 
 
@@ -59,29 +59,34 @@ class _Kind:
 
 
 class Preferences:
-    """The static scores of one profile over one node table."""
+    """The static scores of one profile over one node table.
 
-    def __init__(self, scores: Sequence[WeightedScore], nodes: NodeTable, *, cached_kinds: int) -> None:
+    `known` are the fields of a pod that its key tells already: only further ones have to be read.
+    """
+
+    def __init__(
+        self, scores: Sequence[WeightedScore], nodes: NodeTable, *, known: Set[str], cached_kinds: int
+    ) -> None:
         self._nodes = nodes
-        self._read_key = key_reader([s.plugin for s in scores])
-        self._kinds: Recent[_Kind] = Recent(cached_kinds)
-        self._columns: list[tuple[WeightedScore, Callable[[PodInfo], Key], Recent[StaticScore]]] = [
+        self._read_rest = field_reader({field for s in scores for field in s.plugin.reads} - known)
+        self._kinds: Recent[tuple[Key, Key], _Kind] = Recent(cached_kinds)
+        self._columns: list[tuple[WeightedScore, Callable[[PodInfo], Key], Recent[Key, StaticScore]]] = [
             (s, key_reader([s.plugin]), Recent(cached_kinds)) for s in scores
         ]
 
-    def of(self, pod: PodInfo) -> Sequence[StaticScore]:
+    def of(self, pod: PodInfo, key: Key) -> Sequence[StaticScore]:
         """The scores that differ between nodes, as things stand; empty for most pods."""
-        return self._up_to_date(pod).varying if self._columns else ()
+        return self._up_to_date(pod, key).varying if self._columns else ()
 
-    def raw(self, pod: PodInfo) -> dict[str, Scores]:
+    def raw(self, pod: PodInfo, key: Key) -> dict[str, Scores]:
         """int64[n] of every plugin that has something to say of the pod, by its name."""
-        return {score.plugin.name: score.raw for score in self._up_to_date(pod).scores}
+        return {score.plugin.name: score.raw for score in self._up_to_date(pod, key).scores}
 
-    def _up_to_date(self, pod: PodInfo) -> _Kind:
-        key, nodes = self._read_key(pod), self._nodes
-        kind = self._kinds.get(key)
+    def _up_to_date(self, pod: PodInfo, key: Key) -> _Kind:
+        nodes, whole_key = self._nodes, (key, self._read_rest(pod))
+        kind = self._kinds.get(whole_key)
         if kind is None:
-            kind = self._kinds.put(key, _Kind([*self._columns_of(pod)]))
+            kind = self._kinds.put(whole_key, _Kind(self._columns_of(pod)))
         if kind.generation < nodes.last_object_change:
             for score in kind.scores:
                 score.refresh(pod, nodes)

@@ -33,9 +33,14 @@ class Profile:
 
 def key_reader(plugins: Iterable[FilterPlugin | ScorePlugin]) -> Callable[[PodInfo], Key]:
     """A function that reads all the fields these plugins read, as one hashable value."""
-    fields = sorted({field for plugin in plugins for field in plugin.reads})
-    if not fields:
+    return field_reader({field for plugin in plugins for field in plugin.reads})
+
+
+def field_reader(fields: Iterable[str]) -> Callable[[PodInfo], Key]:
+    """A function that reads these fields of a pod, as one hashable value."""
+    ordered = sorted(fields)
+    if not ordered:
         return lambda pod: b""
-    read: Callable[[PodInfo], Any] = attrgetter(*fields)
+    read: Callable[[PodInfo], Any] = attrgetter(*ordered)
     encode = msgspec.msgpack.Encoder(order="deterministic").encode
     return lambda pod: encode(read(pod))

@@ -166,13 +166,15 @@ def test_plain_pods_are_decided_without_mixing(preset: str) -> None:
     zone = {"key": "zone", "operator": "In", "values": ["a"]}
     fond = make_pod().prefers(1, zone).info()
     plain = make_pod().container(image="mine:1").info()
-    assert [score.plugin.name for score in cycle._preferences.of(fond)] == ["NodeAffinity"]
-    assert cycle._preferences.of(plain) == []
+    assert preferences(cycle, fond) == ["NodeAffinity"]
+    assert preferences(cycle, plain) == []
     state.upsert_node(make_node("c").taint("t", effect="PreferNoSchedule").images({"mine:1": 1 << 30}).obj())
-    assert [score.plugin.name for score in cycle._preferences.of(plain)] == [
-        "TaintToleration",
-        "ImageLocality",
-    ]
+    assert preferences(cycle, plain) == ["TaintToleration", "ImageLocality"]
+
+
+def preferences(cycle: Cycle, pod: PodInfo) -> list[str]:
+    """Plugins whose static scores take part in the pod's decision."""
+    return [score.plugin.name for score in cycle._preferences.of(pod, cycle.read_key(pod))]
 
 
 def test_memory_decides_among_nodes_that_are_preferred_alike() -> None:
