@@ -17,6 +17,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -167,9 +168,7 @@ class KubeClient:
                 self._url(path, query),
                 data=body,
                 headers=self._headers.get(content_type) or self._headers_for(content_type),
-                timeout=aiohttp.ClientTimeout(
-                    total=timeout_s, sock_connect=min(_CONNECT_TIMEOUT_S, timeout_s)
-                ),
+                timeout=_timeout(timeout_s),
                 **self._options,
             ) as response:
                 answer = Response(response.status, response.headers, await response.read())
@@ -219,8 +218,7 @@ class KubeClient:
             response.close()
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
-        text = f"{self.server}{path}?{urlencode(query)}" if query else self.server + path
-        return URL(text, encoded=True)
+        return _parsed(f"{self.server}{path}?{urlencode(query)}" if query else self.server + path)
 
     def _headers_for(self, content_type: str) -> CIMultiDict[str]:
         headers = CIMultiDict(
@@ -301,3 +299,14 @@ def _watchful_socket(address: tuple[Any, ...]) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 45_000)
     return sock
+
+
+@lru_cache(maxsize=64)
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=min(_CONNECT_TIMEOUT_S, total_s))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(url: str) -> URL:
+    """Events of one namespace all go to one address."""
+    return URL(url, encoded=True)

@@ -120,7 +120,9 @@ def _first_bind(plane: ControlPlane, watching: threading.Event) -> float:
     """The moment at which a watch shows the first pod with a node (monotonic clock)."""
     address = urlsplit(plane.server)
     context = ssl.create_default_context(cafile=str(plane.ca_file))
-    connection = http.client.HTTPSConnection(str(address.hostname), address.port, context=context)
+    connection = http.client.HTTPSConnection(
+        str(address.hostname), address.port, context=context, timeout=GIVE_UP_AFTER_S
+    )
     path = f"/api/v1/namespaces/{NAMESPACE}/pods?watch=true&fieldSelector=spec.nodeName!%3D"
     connection.request("GET", path, headers={"Authorization": f"Bearer {plane.token}"})
     response = connection.getresponse()
