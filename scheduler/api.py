@@ -94,11 +94,33 @@ class NodeAffinity(ApiStruct):
     )
 
 
-class PodAffinity(ApiStruct):
-    """Of pod affinity and anti-affinity only their presence is read so far."""
+class LabelSelector(ApiStruct):
+    match_labels: dict[str, str] | None = None
+    match_expressions: list[NodeSelectorRequirement] | None = None
 
-    required: list[msgspec.Raw] | None = msgspec.field(
+
+class PodAffinityTerm(ApiStruct):
+    """`matchLabelKeys` are not here: the API server has merged them into the selector."""
+
+    topology_key: str = ""
+    label_selector: LabelSelector | None = None
+    namespaces: list[str] | None = None
+    namespace_selector: LabelSelector | None = None
+
+
+class WeightedPodAffinityTerm(ApiStruct):
+    weight: int = 0
+    pod_affinity_term: PodAffinityTerm = msgspec.field(default_factory=PodAffinityTerm)
+
+
+class PodAffinity(ApiStruct):
+    """Pod affinity or anti-affinity."""
+
+    required: list[PodAffinityTerm] | None = msgspec.field(
         name="requiredDuringSchedulingIgnoredDuringExecution", default=None
+    )
+    preferred: list[WeightedPodAffinityTerm] | None = msgspec.field(
+        name="preferredDuringSchedulingIgnoredDuringExecution", default=None
     )
 
 
@@ -116,8 +138,14 @@ class Toleration(ApiStruct):
 
 
 class TopologySpreadConstraint(ApiStruct):
+    max_skew: int = 1
     topology_key: str = ""
     when_unsatisfiable: str = ""
+    label_selector: LabelSelector | None = None
+    match_label_keys: list[str] | None = None
+    min_domains: int | None = None
+    node_affinity_policy: str | None = None
+    node_taints_policy: str | None = None
 
 
 class PodSchedulingGate(ApiStruct):
@@ -207,6 +235,10 @@ class Node(ApiStruct):
     metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
     spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+
+
+class Namespace(ApiStruct):
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
 
 
 def pod_name(pod: Pod) -> str:

@@ -2,7 +2,7 @@
 
 Everything that decides is in `core` and synchronous; everything that talks is in `kube`. This module
 connects the two, and holds the rules of when to decide at all: this process leads, is not stopping,
-and both caches are in sync.
+and all caches are in sync.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from scheduler.api import Node, Pod
+from scheduler.api import Namespace, Node, Pod
 from scheduler.config import Configuration, ConfigurationError, Tls, split_address
 from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
@@ -35,7 +35,7 @@ from scheduler.kube.reports import PodReports
 from scheduler.kube.selfcheck import compare_with_api
 from scheduler.kube.watch import Reflector
 from scheduler.kube.writer import Writer, WriterLimits
-from scheduler.loop import NodeHandler, PodHandler, SchedulingLoop
+from scheduler.loop import NamespaceHandler, NodeHandler, PodHandler, SchedulingLoop
 from scheduler.observe.metrics import Metrics
 from scheduler.observe.server import Server
 from scheduler.plugins.profiles import build_profile
@@ -130,6 +130,14 @@ class App:
             handler=NodeHandler(self.loop),
             on_undecodable=lambda raw, error: self.loop.unreadable("nodes", _name_in(error), error),
         )
+        self._namespaces: Reflector[Namespace] = Reflector(
+            client,
+            resource="namespaces",
+            path="/api/v1/namespaces",
+            item_type=Namespace,
+            handler=NamespaceHandler(self.loop),
+            on_undecodable=lambda raw, error: self.loop.unreadable("namespaces", "", error),
+        )
         port = await self._start_server(stack)
         names = [profile.scheduler_name for profile in configuration.profiles]
         log.info("started", server=client.server, scheduler_names=names, port=port)
@@ -139,6 +147,7 @@ class App:
         tasks = [
             asyncio.create_task(self._nodes.run(), name="watch nodes"),
             asyncio.create_task(self._pods.run(), name="watch pods"),
+            asyncio.create_task(self._namespaces.run(), name="watch namespaces"),
             asyncio.create_task(self._writer.run(), name="write"),
             asyncio.create_task(self.loop.run(), name="decide"),
         ]
@@ -162,7 +171,8 @@ class App:
                 await self._elector.release()
 
     def _may_decide(self) -> bool:
-        return self._pods.synced and self._nodes.synced and not self._stopping.is_set() and self._leads()
+        synced = self._pods.synced and self._nodes.synced and self._namespaces.synced
+        return synced and not self._stopping.is_set() and self._leads()
 
     def _leads(self) -> bool:
         return self._elector is None or (self._took_over and self._elector.is_leader())
@@ -206,6 +216,7 @@ class App:
                 "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
                 "pods-synced": _check_synced(self._pods),
                 "nodes-synced": _check_synced(self._nodes),
+                "namespaces-synced": _check_synced(self._namespaces),
             },
             configuration=msgspec.to_builtins(self._configuration),
             routes={"/debug/cache-check": self._cache_check},

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from scheduler.api import Node, Pod, pod_name
+from scheduler.api import Namespace, Node, Pod, pod_name
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Refused
 from scheduler.kube.payloads import BindRequest
@@ -188,6 +188,18 @@ class SchedulingLoop:
         self._engine.remove_node(node.metadata.name)
         self.wake()
 
+    def replace_namespaces(self, namespaces: Sequence[Namespace]) -> None:
+        self._engine.replace_namespaces(namespaces)
+        self.wake()
+
+    def upsert_namespace(self, namespace: Namespace) -> None:
+        self._engine.upsert_namespace(namespace)
+        self.wake()
+
+    def delete_namespace(self, namespace: Namespace) -> None:
+        self._engine.remove_namespace(namespace.metadata.name)
+        self.wake()
+
     def unreadable(self, resource: str, name: str, error: Exception) -> None:
         """An object that could not be read is skipped: it must not stop all the others."""
         self._metrics.unreadable.labels(resource).inc()
@@ -214,6 +226,18 @@ class NodeHandler:
 
     def __init__(self, loop: SchedulingLoop) -> None:
         self.replace, self.upsert, self.delete = loop.replace_nodes, loop.upsert_node, loop.delete_node
+        self._loop = loop
+
+    def on_sync_changed(self, synced: bool, /) -> None:
+        self._loop.wake()
+
+
+class NamespaceHandler:
+    """Namespaces' deltas, as `Reflector` delivers them."""
+
+    def __init__(self, loop: SchedulingLoop) -> None:
+        self.replace, self.upsert = loop.replace_namespaces, loop.upsert_namespace
+        self.delete = loop.delete_namespace
         self._loop = loop
 
     def on_sync_changed(self, synced: bool, /) -> None:

@@ -5,7 +5,8 @@ Pods of one kind (equal in every field the profile's plugins read) share one `_A
 results and scores of all nodes, patched on the rows that changed since they were last used. A
 placement changes one row, so the work per decision follows what changed, not nodes x plugins.
 Filters that do not read usage share their answers in turn, even between pods of different sizes;
-for scores that do not, see `scheduler.core.preferences`.
+for scores that do not, see `scheduler.core.preferences`, and for plugins that look at other nodes
+`scheduler.core.remote`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows, narrow
+from scheduler.core.filter_answers import PASSES, FilterAnswers
+from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
 from scheduler.core.plugin import FilterPlugin, PreFilterResult, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
 from scheduler.core.recent import Recent
+from scheduler.core.remote import CONTEXTS_KEPT, Context, RemoteAnswers, RemotePlugins
 
 NO_NODES = "no nodes available to schedule pods"
 """ErrNoNodesAvailable (pkg/scheduler/schedule_one.go)."""
 
-_PASSES = 127
 _INFEASIBLE = np.iinfo(np.int64).min
 CACHED_KINDS = 256
 """Kinds of pods whose answers are kept; each takes some 26 bytes a node."""
@@ -42,40 +44,6 @@ class Placement:
     message: str = ""
     rejected_by: frozenset[str] = frozenset()
     """Plugins that rejected at least one node (or the pod as such)."""
-
-
-class FilterAnswers:
-    """Of each row: which filter of a group rejects it first, with which reasons."""
-
-    def __init__(self, filters: Sequence[tuple[int, FilterPlugin]], pod: PodInfo) -> None:
-        self.filters = [(index, plugin) for index, plugin in filters if plugin.applies(pod)]
-        self.generation = -1
-        self.first = np.empty(0, np.int8)
-        self.bits = np.empty(0, np.uint64)
-        self.unresolvable = np.empty(0, np.bool_)
-
-    def resize(self, n: int) -> None:
-        if len(self.first) != n:
-            self.first = np.resize(self.first, n)
-            self.bits = np.resize(self.bits, n)
-            self.unresolvable = np.resize(self.unresolvable, n)
-
-    def refresh(self, pod: PodInfo, rows: Rows, nodes: NodeView) -> None:
-        if not self.filters:
-            self.first[rows], self.bits[rows] = _PASSES, 0
-            return
-        index, plugin = self.filters[0]
-        bits, unresolvable = plugin.filter(pod, nodes)
-        first = np.where(bits != 0, np.int8(index), np.int8(_PASSES))
-        if len(self.filters) > 1:
-            bits, unresolvable = bits.copy(), unresolvable.copy()  # they may be the plugin's own
-        for index, plugin in self.filters[1:]:
-            result = plugin.filter(pod, nodes)
-            new = (result.reason_bits != 0) & (first == _PASSES)
-            first[new] = index
-            bits[new] = result.reason_bits[new]
-            unresolvable[new] = result.unresolvable[new]
-        self.first[rows], self.bits[rows], self.unresolvable[rows] = first, bits, unresolvable
 
 
 class _Answers:
@@ -99,7 +67,8 @@ class _Answers:
         """Whether `total` is a sum of normalised scores, so that preferences can be added to it."""
         self.total = np.empty(0, np.int64)
         """Weighted sum of raw scores; lowest where the pod does not fit."""
-        self.failure: tuple[int, Placement] | None = None
+        self.remote: dict[Context, RemoteAnswers] = {}
+        self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
 
 
 @dataclass(frozen=True)
@@ -116,17 +85,18 @@ class Cycle:
     def __init__(self, profile: Profile, nodes: NodeTable, *, cached_kinds: int = CACHED_KINDS) -> None:
         self.profile, self._nodes = profile, nodes
         filters = list(enumerate(profile.filters))
-        self._static_filters = [(i, p) for i, p in filters if not p.reads_usage]
-        self._usage_filters = [(i, p) for i, p in filters if p.reads_usage]
+        self._static_filters = [(i, p) for i, p in filters if p.row_local and not p.reads_usage]
+        self._usage_filters = [(i, p) for i, p in filters if p.row_local and p.reads_usage]
+        self.remote = RemotePlugins(profile, nodes)
         self._read_static_key = key_reader([p for _, p in self._static_filters])
-        self._usage_scores = [s for s in profile.scores if s.plugin.reads_usage]
+        self._usage_scores = [s for s in profile.scores if s.plugin.row_local and s.plugin.reads_usage]
         plugins: list[FilterPlugin | ScorePlugin] = [
             *profile.filters,
-            *(s.plugin for s in self._usage_scores),
+            *(s.plugin for s in profile.scores if not _is_static(s)),
         ]
         self.read_key: Callable[[PodInfo], Key] = key_reader(plugins)
         self._preferences = Preferences(
-            [s for s in profile.scores if not s.plugin.reads_usage],
+            [s for s in profile.scores if _is_static(s)],
             nodes,
             known={field for plugin in plugins for field in plugin.reads},
             cached_kinds=cached_kinds,
@@ -145,17 +115,23 @@ class Cycle:
         if prefilter.rejection is not None:
             message = f"0/{n} nodes are available: {prefilter.rejection}."
             return Placement(None, message, answers.prefilter.rejected_by)
+        remote = self.remote.answers(pod, answers.remote)
         totals = answers.total
+        if remote.filters is not None:
+            totals = np.where(remote.filters.first == PASSES, totals, _INFEASIBLE)
         candidates = None
         if prefilter.node_names is not None:
             candidates = self._rows_named(prefilter.node_names)
             totals = totals[candidates]
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
-            return self._failure(pod, answers, candidates)
+            return self._failure(pod, answers, remote, candidates)
         preferences = self._preferences.of(pod, key)
-        if preferences or not (answers.alone or answers.sums):
-            ties = self._best_of_mixed(answers, preferences, candidates)
+        if preferences or remote.scores or not (answers.alone or answers.sums):
+            rows = np.flatnonzero(totals != _INFEASIBLE)
+            if candidates is not None:
+                rows = candidates[rows]
+            ties = self._best_of_mixed(pod, answers, preferences, remote, rows)
         else:
             ties = np.flatnonzero(totals == best)
             if candidates is not None:
@@ -179,20 +155,25 @@ class Cycle:
         for plugin in self.profile.filters:
             if not left.any():
                 break
-            if plugin.applies(pod):
-                rejected = left & (plugin.filter(pod, nodes).reason_bits != 0)
-                if rejected.any():
-                    rejected_by.add(plugin.name)
-                left &= ~rejected
+            if not plugin.row_local:
+                everywhere = self.remote.rejecting(plugin, pod)
+                rejecting = everywhere[rows] if everywhere is not None else None
+            else:
+                rejecting = plugin.filter(pod, nodes).reason_bits != 0 if plugin.applies(pod) else None
+            if rejecting is not None and (left & rejecting).any():
+                rejected_by.add(plugin.name)
+                left &= ~rejecting
         return None if left.any() else frozenset(rejected_by)
 
-    def explain(self, pod: PodInfo) -> tuple[FilterAnswers, FilterAnswers, dict[str, Scores]]:
-        """(static answers, usage answers, raw scores int64[n] by plugin), for tools that show them.
-        Plugins that have nothing to say of the pod are left out."""
+    def explain(self, pod: PodInfo) -> tuple[list[FilterAnswers], dict[str, Scores]]:
+        """(answers of the groups of filters, raw scores int64[n] by plugin), for tools that show them.
+        Plugins that have nothing to say of the pod are left out, and so are the scores of those that
+        are not row-local."""
         key = self.read_key(pod)
         answers = self._answers(pod, key)
+        remote = self.remote.answers(pod, answers.remote)
         raw = dict(zip((s.plugin.name for s in answers.scores), answers.raw, strict=True))
-        return answers.static, answers.usage, raw | self._preferences.raw(pod, key)
+        return _groups(answers, remote), raw | self._preferences.raw(pod, key)
 
     # ---- internals
 
@@ -209,8 +190,8 @@ class Cycle:
             static_key = self._read_static_key(pod)
             static = self._static.get(static_key)
             if static is None:
-                static = self._static.put(static_key, FilterAnswers(self._static_filters, pod))
-            usage = FilterAnswers(self._usage_filters, pod)
+                static = self._static.put(static_key, _applying(self._static_filters, pod))
+            usage = _applying(self._usage_filters, pod)
             scores = [s for s in self._usage_scores if s.plugin.rates(pod)]
             answers = _Answers(static, usage, scores, run_prefilters(self.profile, pod))
             self._kinds.put(key, answers)
@@ -246,17 +227,19 @@ class Cycle:
             raw = weighted.plugin.score(pod, nodes)
             answers.raw[i, rows] = raw
             total += raw * weighted.weight
-        feasible = (answers.usage.first[rows] == _PASSES) & (answers.static.first[rows] == _PASSES)
+        feasible = (answers.usage.first[rows] == PASSES) & (answers.static.first[rows] == PASSES)
         answers.total[rows] = np.where(feasible, total, _INFEASIBLE)
 
     def _best_of_mixed(
-        self, answers: _Answers, preferences: Sequence[StaticScore], candidates: NDArray[np.intp] | None
+        self,
+        pod: PodInfo,
+        answers: _Answers,
+        preferences: Sequence[StaticScore],
+        remote: RemoteAnswers,
+        rows: NDArray[np.intp],
     ) -> NDArray[np.intp]:
-        """Rows with the highest weighted sum of normalised scores; normalisation looks at the rows that
-        fit only. Among them a plugin of full resolution decides."""
-        rows = np.flatnonzero(answers.total != _INFEASIBLE)
-        if candidates is not None:
-            rows = np.intersect1d(rows, candidates, assume_unique=True)
+        """Those of the rows that fit with the highest weighted sum of normalised scores; normalisation
+        looks at these rows only. Among them a plugin of full resolution decides."""
         if answers.sums:
             totals = answers.total[rows]
         else:
@@ -265,6 +248,10 @@ class Cycle:
                 totals += weighted.plugin.normalize(raw[rows]) * weighted.weight
         for score in preferences:
             totals += score.plugin.normalize(score.raw[rows]) * score.weight
+        if remote.scores:
+            feasible = np.zeros(len(self._nodes), np.bool_)
+            feasible[rows] = True
+            totals += self.remote.scores(pod, remote, feasible)
         ties: NDArray[np.intp] = rows[totals == totals.max()]
         for raw, weighted in zip(answers.raw, answers.scores, strict=True):
             if weighted.plugin.full_resolution:
@@ -282,21 +269,26 @@ class Cycle:
         mixed = (nodes.name_hash.take(rows) ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
         return int(rows[np.argmax(mixed)])
 
-    def _failure(self, pod: PodInfo, answers: _Answers, candidates: NDArray[np.intp] | None) -> Placement:
+    def _failure(
+        self,
+        pod: PodInfo,
+        answers: _Answers,
+        remote: RemoteAnswers,
+        candidates: NDArray[np.intp] | None,
+    ) -> Placement:
         """FitError.Error() (pkg/scheduler/framework/types.go), kept until the table changes."""
-        generation, n = self._nodes.generation, len(self._nodes)
-        if answers.failure is not None and answers.failure[0] == generation:
-            return answers.failure[1]
+        stamp, n = self._nodes.stamp, len(self._nodes)
+        kept = answers.failures.get(remote)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
         counts: Counter[str] = Counter()
         rejected_by = set(answers.prefilter.rejected_by)
         rows = np.arange(n) if candidates is None else candidates
-        static_first, usage_first = answers.static.first[rows], answers.usage.first[rows]
-        for group, mine in (
-            (answers.static, static_first < usage_first),
-            (answers.usage, usage_first < static_first),
-        ):
+        groups = _groups(answers, remote)
+        first = np.minimum.reduce([group.first[rows] for group in groups])
+        for group in groups:
             for index, plugin in group.filters:
-                bits = group.bits[rows[mine & (group.first[rows] == index)]]
+                bits = group.bits[rows[first == index]]
                 if not len(bits):
                     continue
                 rejected_by.add(plugin.name)
@@ -308,7 +300,9 @@ class Cycle:
         texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
         message = f"0/{n} nodes are available: {', '.join(texts)}."
         placement = Placement(None, message, frozenset(rejected_by))
-        answers.failure = (generation, placement)
+        if kept is None and len(answers.failures) >= CONTEXTS_KEPT:
+            answers.failures.clear()
+        answers.failures[remote] = (stamp, placement)
         return placement
 
 
@@ -332,3 +326,16 @@ def run_prefilters(profile: Profile, pod: PodInfo) -> PreFilterAnswer:
             text = f"node(s) didn't satisfy plugin{which}"
             return PreFilterAnswer(PreFilterResult(rejection=text), frozenset(limiting))
     return PreFilterAnswer(PreFilterResult(node_names=names), frozenset(limiting))
+
+
+def _applying(filters: Iterable[tuple[int, FilterPlugin]], pod: PodInfo) -> FilterAnswers:
+    return FilterAnswers((index, plugin) for index, plugin in filters if plugin.applies(pod))
+
+
+def _groups(answers: _Answers, remote: RemoteAnswers) -> list[FilterAnswers]:
+    groups = [answers.static, answers.usage]
+    return groups if remote.filters is None else [*groups, remote.filters]
+
+
+def _is_static(score: WeightedScore) -> bool:
+    return score.plugin.row_local and not score.plugin.reads_usage

@@ -4,26 +4,27 @@ It is synchronous and does no I/O. Deltas of the watch go in (`upsert_pod`, `rem
 decisions come out (`decide`), and what became of them comes back (`bind_failed`). A decision is made
 in one go on the live state, so no event can slip in between looking and assuming.
 
-Waking: a waiting pod is woken only when a node changed in a way that one of the plugins that
-rejected the pod names in `wakes_on`, and the pod's filters now pass on that very node. This is
-checked once per kind of pod, not per pod, and no more often than the checks' own cost allows.
+Waking: a waiting pod is woken only when something happened that one of the plugins that rejected the
+pod names in `wakes_on`, and the pod's filters now pass: on the very nodes where it happened, or, for
+plugins that look beyond a node (affinity, spreading), on any. This is checked once per kind of pod,
+not per pod, and no more often than the checks' own cost allows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.api import Node, Pod
+from scheduler.api import Namespace, Node, Pod
 from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.mix import ShapeMix
 from scheduler.core.plugin import Wake
 from scheduler.core.pod_info import PodInfo
-from scheduler.core.profile import Profile
+from scheduler.core.profile import Key, Profile
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
 from scheduler.quantity import QuantityError
@@ -70,11 +71,22 @@ class Engine:
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
+        self._wakes_anywhere: dict[str, frozenset[str]] = {
+            p.scheduler_name: frozenset(f.name for f in p.filters if not f.row_local) for p in profiles
+        }
+        """Plugins of a profile that events on one node may turn around on others."""
         self._helpful: dict[str, Wake] = {}
         """Node name → what has happened to it since the last wake check began."""
+        self._happened = Wake.NOTHING
+        """All of that together, and what happened to nodes that are gone."""
         self._changed: dict[str, Wake] = {}
+        self._changes = Wake.NOTHING
         """The same for the wake check under way, and the kinds it has yet to look at."""
         self._to_check: list[Kind] = []
+        self._awaited = Wake.NOTHING
+        """What the plugins that rejected sleeping pods wait for; maybe more, never less."""
+        self._awaited_by_unchecked = Wake.NOTHING
+        """The same of the kinds that the wake check under way has not come to."""
         self._next_wake_check = clock()
 
     # ---- what the watch says
@@ -102,6 +114,19 @@ class Engine:
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
 
+    def upsert_namespace(self, namespace: Namespace) -> None:
+        """Added or modified."""
+        self._set_namespace(namespace.metadata.name, namespace.metadata.labels or {})
+
+    def remove_namespace(self, name: str) -> None:
+        self._set_namespace(name, None)
+
+    def replace_namespaces(self, namespaces: Iterable[Namespace]) -> None:
+        """A complete list, as for pods."""
+        labels = {n.metadata.name: n.metadata.labels or {} for n in namespaces}
+        for name in {*self.state.nodes.pods.namespaces, *labels}:
+            self._set_namespace(name, labels.get(name))
+
     def knows(self, uid: str) -> bool:
         """Whether the pod waits or has a node here."""
         return uid in self.queue or uid in self.state.pods
@@ -128,6 +153,7 @@ class Engine:
     def remove_node(self, name: str) -> None:
         self._helpful.pop(name, None)
         self.state.remove_node(name)
+        self._happened |= self._if_awaited(Wake.NODE_REMOVED)
 
     def replace_nodes(self, nodes: Iterable[Node]) -> list[tuple[Node, QuantityError]]:
         """A complete list, as for pods."""
@@ -164,8 +190,10 @@ class Engine:
             return self._decision(queued, Verdict.ERROR, Placement(None, message))
         if placement.node is None:
             self.queue.set_unschedulable(queued, placement.rejected_by)
+            self._awaited |= self._wanted(queued.kind[0], placement.rejected_by)
             return self._decision(queued, Verdict.UNSCHEDULABLE, placement)
         self.state.assume(info, placement.node)
+        self._note(placement.node, Wake.ASSIGNED_POD_ADDED)
         return self._decision(queued, Verdict.PLACED, placement)
 
     def bind_failed(self, uid: str) -> None:
@@ -185,21 +213,25 @@ class Engine:
         self.queue.remove(uid)
 
     def wake_helped(self) -> int:
-        """Wakes pods that what happened to nodes has helped; returns how many.
+        """Wakes pods that what happened has helped; returns how many.
 
         Goes through the sleeping kinds for at most `WAKE_SLICE_S` and takes up the rest next time.
         """
         start = self._clock()
-        if start < self._next_wake_check or not (self._to_check or self._helpful):
+        if start < self._next_wake_check or not (self._to_check or self._happened):
             return 0
         if not self._to_check:
             self._changed, self._helpful = self._helpful, {}
+            self._changes, self._happened = self._happened, Wake.NOTHING
+            self._awaited_by_unchecked, self._awaited = self._awaited, Wake.NOTHING
             self._to_check = self.queue.unschedulable_kinds()
         rows_of: dict[Wake, NDArray[np.intp]] = {}
         woken, end = 0, start
         while self._to_check and end - start <= WAKE_SLICE_S:
             woken += self._wake_if_helped(self._to_check.pop(), rows_of)
             end = self._clock()
+        if not self._to_check:
+            self._awaited_by_unchecked = Wake.NOTHING
         self._next_wake_check = end + (end - start) * (WAKE_SHARE - 1)
         return woken
 
@@ -208,7 +240,7 @@ class Engine:
         if self.queue.has_active():
             return self._clock()
         due = self.queue.next_due()
-        if self._to_check or self._helpful:
+        if self._to_check or self._happened:
             return self._next_wake_check if due is None else min(due, self._next_wake_check)
         return due
 
@@ -219,46 +251,89 @@ class Engine:
         asleep = self.queue.asleep(kind)
         if asleep is None:
             return 0  # woken otherwise in the meantime
-        info, rejected_by = asleep
-        wanted = Wake.NODE_ADD  # nobody has rejected a new node yet
-        for name in rejected_by:
-            wanted |= self._wakes_on[kind[0]][name]
-        rows = rows_of.get(wanted)
-        if rows is None:
-            row_of = self.state.nodes.row_of
-            helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
-            rows = rows_of[wanted] = np.array(helped, np.intp)
-        if not len(rows):
-            return 0
-        try:
-            still = self.cycles[kind[0]].rejected_by(info, rows)
-        except Exception:  # the pod's next decision will say what it was
-            still = None
-        if still is None:
-            return self.queue.wake(kind, "NodeChange")
-        # One reason has gone and another has shown: from now on it is that which must go.
-        self.queue.note_rejections(kind, still)
-        return 0
+        pods, rejected_by = asleep
+        name, key = kind
+        wanted = self._wanted(name, rejected_by)
+        rows = None
+        if not self._changes & self._wanted(name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING):
+            rows = rows_of.get(wanted)
+            if rows is None:
+                row_of = self.state.nodes.row_of
+                helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
+                rows = rows_of[wanted] = np.array(helped, np.intp)
+            if not len(rows):
+                self._awaited |= wanted
+                return 0
+        woken = 0
+        for alike in self._alike(name, pods):
+            still = self._still_rejected_by(name, key, next(iter(alike)).info, rows)
+            if still is None:
+                woken += self.queue.wake(alike, "NodeChange")
+            else:
+                # One reason has gone and another has shown: from now on it is that which must go.
+                self.queue.note_rejections(kind, still)
+                self._awaited |= wanted | self._wanted(name, still)
+        return woken
 
     def _upsert_assigned(self, info: PodInfo) -> None:
         self.queue.remove(info.uid)
         before = self.state.pods.get(info.uid)
         if before is None:
             self._observe(info)
-            self.state.confirm(info)
-            return
-        node = before.node
-        if self.state.confirm(info):
-            self._note(node, Wake.ASSIGNED_POD_REMOVED)
+        node = before.node if before is not None else info.node_name
+        change = self.state.confirm(info)
+        self._note(node, change)
+        if node != info.node_name:
+            self._note(info.node_name, change)
 
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)
-        if info.uid in self.queue:
-            self.queue.update(info, kind)
+        queued = self.queue.get(info.uid)
+        if queued is not None:
+            self.queue.update(info, kind, concerned=self._concerned(kind[0], queued.info, info))
         elif info.uid not in self.state.pods and not info.terminating:
             # (A pod that is known as placed here had its bind confirmed: the watch is behind.)
             self._observe(info)
             self.queue.add(info, kind)
+
+    def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
+        """Whether other pods' rules see the pod otherwise than before: its key does not show that."""
+        cycle = self.cycles[name]
+        return old.labels != new.labels and cycle.remote.context(old) != cycle.remote.context(new)
+
+    def _alike(self, name: str, pods: Collection[QueuedPod]) -> Iterable[Collection[QueuedPod]]:
+        """Pods of one kind by what of the cluster concerns them: each group gets one answer."""
+        cycle = self.cycles[name]
+        if not cycle.remote.has_contexts:
+            return [pods]
+        groups: dict[Hashable, list[QueuedPod]] = {}
+        for pod in pods:
+            groups.setdefault(cycle.remote.context(pod.info), []).append(pod)
+        return groups.values()
+
+    def _still_rejected_by(
+        self, name: str, key: Key, info: PodInfo, rows: NDArray[np.intp] | None
+    ) -> frozenset[str] | None:
+        """Who rejects the pod on these rows (None: on all nodes); None when one of them fits."""
+        cycle = self.cycles[name]
+        try:
+            if rows is not None:
+                return cycle.rejected_by(info, rows)
+            placement = cycle.place(info, key)
+        except Exception:  # the pod's next decision will say what it was
+            return None
+        return placement.rejected_by if placement.node is None else None
+
+    def _wanted(self, name: str, plugins: Iterable[str], *, new: Wake = Wake.NODE_ADD) -> Wake:
+        """What may turn these plugins' rejections around; nobody has rejected a `new` node yet."""
+        wakes_on, wanted = self._wakes_on[name], new
+        for plugin in plugins:
+            wanted |= wakes_on[plugin]
+        return wanted
+
+    def _set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        if self.state.nodes.pods.set_namespace(name, labels):
+            self._happened |= self._if_awaited(Wake.NAMESPACE_LABELS)
 
     def _observe(self, info: PodInfo) -> None:
         """Counts a pod into the mix of shapes, which freezes a new epoch now and then."""
@@ -274,9 +349,14 @@ class Engine:
         if node is not None:
             self._note(node, Wake.ASSIGNED_POD_REMOVED)
 
+    def _if_awaited(self, event: Wake) -> Wake:
+        return event & (self._awaited | self._awaited_by_unchecked)
+
     def _note(self, node: str, event: Wake) -> None:
+        event = self._if_awaited(event)
         if event and node in self.state.nodes.row_of:
             self._helpful[node] = self._helpful.get(node, Wake.NOTHING) | event
+            self._happened |= event
 
     def _decision(self, queued: QueuedPod, verdict: Verdict, placement: Placement) -> Decision:
         return Decision(

@@ -22,6 +22,7 @@ from scheduler.core.images import ImageTable
 from scheduler.core.labels import InternedColumn
 from scheduler.core.mix import FrozenMix
 from scheduler.core.plugin import Mask, Wake
+from scheduler.core.pod_index import Carried, PodIndex, Query
 from scheduler.core.pod_info import HostPort, PodInfo
 from scheduler.quantity import resource_amount
 
@@ -31,6 +32,7 @@ CPU, MEMORY, EPHEMERAL_STORAGE = 0, 1, 2
 NodeTaint = tuple[str, str, str]
 """(key, value, effect)."""
 
+Stamp = tuple[int, int]
 Rows = slice | NDArray[np.intp]
 _MIN_CAPACITY = 64
 _MAX_LABEL_COLUMNS = 256
@@ -72,9 +74,15 @@ class NodeTable:
         self.objects: list[Node] = []
         self.ports: list[Counter[HostPort]] = []
         self.images = ImageTable()
+        self.pods = PodIndex(self.row_of, capacity)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def stamp(self) -> Stamp:
+        """Differs as soon as anything has changed that any decision reads."""
+        return self.generation, self.pods.version
 
     def view(self, rows: Rows | None = None) -> NodeView:
         """All rows, or the given ones (a slice shares memory, an index array copies)."""
@@ -186,6 +194,7 @@ class NodeTable:
                 if not ports[port]:
                     del ports[port]
             self.port_count[row] = len(ports)
+        self.pods.add(self.names[row], row, pod, sign)
         self._touch(row)
 
     def resource_row(self, name: str) -> int:
@@ -223,6 +232,7 @@ class NodeTable:
         yield from (self.row_generation, self.object_generation)
         for interned in self._interned():
             yield interned.ids
+        yield from self.pods.columns()
 
     def _append(self, name: str) -> int:
         row = len(self.names)
@@ -245,6 +255,7 @@ class NodeTable:
                 setattr(self, name, widened)
         for interned in self._interned():
             interned.grow(capacity)
+        self.pods.grow(capacity)
 
     def _write(self, row: int, node: Node, amounts: Mapping[str, int]) -> None:
         self.images.set(row, node)
@@ -370,6 +381,22 @@ class NodeView:
         """The interned column of a label key and these rows' ids in it."""
         column = self._table.label_column(key)
         return column, column.ids[self._rows]
+
+    def matching(self, query: Query) -> NDArray[np.int64]:
+        """int64[n]: pods on each node that the query means."""
+        return self._table.pods.counts(query)[self._rows]
+
+    def concerning(self, pod: PodInfo) -> tuple[Carried, ...]:
+        """The affinity terms of pods on nodes that mean this pod."""
+        return self._table.pods.concerning(pod)
+
+    def carrying(self, carried: Carried) -> NDArray[np.int64]:
+        """int64[n]: pods on each node that carry the term, or the sum of their weights."""
+        return self._table.pods.weights(carried)[self._rows]
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """Empty for a namespace that is not known (yet)."""
+        return self._table.pods.namespace_labels(name)
 
     def named(self, name: str) -> Mask:
         """bool[n]: the node of this name."""

@@ -3,7 +3,8 @@
 A plugin sees one pod and many nodes at once (`NodeView`), and answers for all of them in one call,
 because in Python a call per node is what makes a scheduler slow. The same code is run on all rows
 when a pod of a new kind arrives and on the few rows that changed afterwards, so a plugin must not
-keep state between calls.
+keep state between calls. Plugins about what is on *other* nodes (`row_local = False`) always see all
+rows, and are asked at each decision.
 
 The words are kube-scheduler's (k8s.io/kube-scheduler/framework/interface.go): PreFilter, Filter,
 Score, NormalizeScore; a rejection is *unresolvable* when evicting pods could not cure it.
@@ -11,7 +12,7 @@ Score, NormalizeScore; a rejection is *unresolvable* when evicting pods could no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -43,9 +44,16 @@ class Wake(Flag):
     """The features that a node declares (`status.declaredFeatures`)."""
     ASSIGNED_POD_REMOVED = auto()
     """A pod on a node is gone, finished or asks for less: room or a port became free."""
+    ASSIGNED_POD_ADDED = auto()
+    """A pod has a node now, or is assumed on one."""
+    ASSIGNED_POD_CHANGED = auto()
+    """Labels of a pod on a node changed, or it is being deleted."""
+    NODE_REMOVED = auto()
+    NAMESPACE_LABELS = auto()
 
     NODE_ANY = NODE_ADD | NODE_ALLOCATABLE | NODE_LABELS | NODE_TAINTS | NODE_SCHEDULABLE | NODE_FEATURES
-    ANY = NODE_ANY | ASSIGNED_POD_REMOVED
+    ASSIGNED_POD_ANY = ASSIGNED_POD_REMOVED | ASSIGNED_POD_ADDED | ASSIGNED_POD_CHANGED
+    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS
 
 
 class PreFilterResult(NamedTuple):
@@ -66,6 +74,15 @@ class FilterResult(NamedTuple):
     """bool[n]; read only where `reason_bits` is not 0."""
 
 
+class Ranking(NamedTuple):
+    """Scores that depend on which nodes are feasible."""
+
+    raw: Scores
+    """int64[feasible]."""
+    normalized: Scores
+    """int64[feasible], 0..100."""
+
+
 ALL_NODES = PreFilterResult()
 
 
@@ -83,10 +100,20 @@ class Plugin:
     reads_usage: ClassVar[bool] = False
     """Whether the answer depends on the pods already on the node. If not, it is kept until the
     node object itself changes."""
+    row_local: ClassVar[bool] = True
+    """Whether a node's answer depends on that node alone. If not, the plugin always sees all nodes,
+    its answers are made anew for each decision, and events on one node may help on any other."""
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:
         if args:
             raise ValueError(f"plugin {self.name} takes no arguments, got {', '.join(sorted(args))}")
+
+    def context(self, pod: PodInfo, nodes: NodeView) -> tuple[Hashable, ...]:
+        """What of the cluster concerns this pod beyond the fields in `reads`, empty for nothing.
+
+        Only for plugins that are not row-local. Pods share answers if their contexts are equal, too.
+        """
+        return ()
 
 
 class FilterPlugin(Plugin):
@@ -101,7 +128,8 @@ class FilterPlugin(Plugin):
         return ALL_NODES
 
     def applies(self, pod: PodInfo) -> bool:
-        """False when this plugin has nothing to say of the pod (kube-scheduler's Skip)."""
+        """False when this plugin has nothing to say of the pod (kube-scheduler's Skip), as long as
+        its `context` is empty."""
         return True
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
@@ -145,6 +173,15 @@ class ScorePlugin(Plugin):
     def normalize(self, raw: Scores) -> Scores:
         """Raw scores of the feasible nodes (never empty) to 0..100."""
         return raw
+
+    def prefers(self, pod: PodInfo, nodes: NodeView) -> bool:
+        """Whether `rank` has anything to say of the pod. Only for plugins that are not row-local."""
+        return True
+
+    def rank(self, pod: PodInfo, nodes: NodeView, feasible: Mask) -> Ranking:
+        """Scores of the feasible nodes (never none), in order. Called in place of `score` and
+        `normalize` for plugins that are not row-local; `nodes` are all nodes."""
+        raise NotImplementedError
 
 
 def passes(n: int) -> FilterResult:

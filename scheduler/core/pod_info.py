@@ -13,11 +13,16 @@ from scheduler.core.requests import (
     pod_requests_on_node,
     scored_requests,
 )
+from scheduler.core.topology_rules import TopologyRules, topology_rules
 
 ANY_IP = "0.0.0.0"  # noqa: S104  (a wildcard in a comparison, nothing listens here)
 
 HostPort = tuple[str, int, str]
 """(protocol, port, ip), with Kubernetes' defaults TCP and 0.0.0.0 filled in."""
+
+
+Signature = tuple[str, frozenset[tuple[str, str]], bool]
+"""(namespace, labels, whether it is being deleted)."""
 
 
 class PodInfo:
@@ -173,18 +178,36 @@ class PodInfo:
         return any(o.controller and o.kind == "DaemonSet" for o in self.pod.metadata.owner_references or ())
 
     @cached_property
+    def signature(self) -> Signature:
+        """All that rules of other pods can see of this one."""
+        return self.namespace, frozenset(self.labels.items()), self.terminating
+
+    @cached_property
+    def rules(self) -> TopologyRules:
+        """The pod's rules about other pods."""
+        return topology_rules(self.pod)
+
+    @property
+    def affinity_rules(self) -> tuple[object, ...]:
+        """Affinity and anti-affinity, required and preferred; empty without any."""
+        rules = self.rules
+        if not (rules.affinity or rules.anti_affinity or rules.preferred):
+            return ()
+        return self.namespace, rules.affinity, rules.selects_itself, rules.anti_affinity, rules.preferred
+
+    @property
+    def spread_rules(self) -> tuple[object, ...]:
+        """Topology spread constraints; empty without any."""
+        rules = self.rules
+        if not (rules.hard_spread or rules.soft_spread):
+            return ()
+        return self.namespace, rules.hard_spread, rules.soft_spread
+
+    @cached_property
     def unsupported_rules(self) -> tuple[str, ...]:
         """Hard rules in the spec that no plugin of this version enforces, in plain words."""
         spec = self.pod.spec
         rules = []
-        affinity = spec.affinity
-        if affinity is not None:
-            if affinity.pod_affinity is not None and affinity.pod_affinity.required:
-                rules.append("required pod affinity")
-            if affinity.pod_anti_affinity is not None and affinity.pod_anti_affinity.required:
-                rules.append("required pod anti-affinity")
-        if any(c.when_unsatisfiable == "DoNotSchedule" for c in spec.topology_spread_constraints or ()):
-            rules.append("topology spread constraints with DoNotSchedule")
         if spec.resource_claims:
             rules.append("resource claims")
         if spec.scheduling_group is not None and spec.scheduling_group.pod_group_name:

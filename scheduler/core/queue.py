@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
 from itertools import count
 
@@ -108,10 +108,11 @@ class SchedulingQueue:
         self._move(pod, Place.GATED if info.gated else Place.ACTIVE, "PodAdd")
         return pod
 
-    def update(self, info: PodInfo, kind: Kind) -> None:
-        """Replaces a waiting pod's object. It is tried again if what decisions read has changed."""
+    def update(self, info: PodInfo, kind: Kind, *, concerned: bool = False) -> None:
+        """Replaces a waiting pod's object. It is tried again if what decisions read has changed;
+        `concerned` says so of what its kind does not show."""
         pod = self._pods[info.uid]
-        changed = pod.kind != kind or pod.info.priority != info.priority
+        changed = concerned or pod.kind != kind or pod.info.priority != info.priority
         if changed:
             self._unlist(pod)
         pod.info, pod.kind = info, kind
@@ -163,24 +164,25 @@ class SchedulingQueue:
         """Kinds with pods asleep."""
         return list(self._asleep)
 
-    def asleep(self, kind: Kind) -> tuple[PodInfo, frozenset[str]] | None:
-        """One of the sleeping pods of a kind, and all the plugins that rejected any of them."""
+    def asleep(self, kind: Kind) -> tuple[Collection[QueuedPod], frozenset[str]] | None:
+        """The sleeping pods of a kind, and all the plugins that rejected any of them."""
         asleep = self._asleep.get(kind)
         if asleep is None:
             return None
-        return next(iter(asleep.pods.values())).info, frozenset(asleep.rejected_by)
+        return asleep.pods.values(), frozenset(asleep.rejected_by)
 
     def note_rejections(self, kind: Kind, plugins: Iterable[str]) -> None:
         """These plugins, too, keep the sleeping pods of a kind from some node by now."""
         self._asleep[kind].rejected_by.update(plugins)
 
-    def wake(self, kind: Kind, event: str) -> int:
-        """Moves all sleeping pods of a kind to active, or to backoff where it is not over yet."""
-        asleep = self._asleep.get(kind)
-        pods = list(asleep.pods.values()) if asleep is not None else []
-        for pod in pods:
-            self._try_again(pod, event)
-        return len(pods)
+    def wake(self, pods: Iterable[QueuedPod], event: str) -> int:
+        """Moves sleeping pods to active, or to backoff where it is not over yet; returns how many."""
+        woken = 0
+        for pod in list(pods):
+            if pod.place is Place.UNSCHEDULABLE:
+                self._try_again(pod, event)
+                woken += 1
+        return woken
 
     def next_due(self) -> float | None:
         """When `pop` may find more than now without an event: a backoff or a flush that ends."""

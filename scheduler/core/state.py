@@ -48,7 +48,10 @@ class ClusterState:
 
     def remove_node(self, name: str) -> None:
         """Its pods stay known until they are deleted: the node may come back with them."""
-        if name in self.nodes.row_of:
+        row = self.nodes.row_of.get(name)
+        if row is not None:
+            for placed in self._on_node.get(name, {}).values():
+                self.nodes.add_pod(row, placed.info, -1)
             self.nodes.remove(name)
 
     def pods_on(self, node: str) -> list[PlacedPod]:
@@ -56,27 +59,33 @@ class ClusterState:
 
     # ---- pods
 
-    def confirm(self, info: PodInfo) -> bool:
+    def confirm(self, info: PodInfo) -> Wake:
         """Takes over what the watch says of a pod that has a node.
 
-        Returns whether that may have freed room (a pod shrank, or is elsewhere than assumed).
+        Returns what about that may help a waiting pod: the pod is new, shrank, looks different to
+        rules of others, or is elsewhere than assumed.
         """
         node = info.node_name
         old = self.pods.get(info.uid)
         if old is None:
             self._place(PlacedPod(info, node, assumed=False))
-            return False
+            return Wake.ASSIGNED_POD_ADDED
         if old.node == node and _takes(old.info) == _takes(info):
             self.assumed_count -= old.assumed
             old.info, old.assumed = info, False
-            return False
+            return Wake.NOTHING
         self._displace(old)
         self._place(PlacedPod(info, node, assumed=False))
-        return (
-            old.node != node
-            or any(amount > info.usage.get(name, 0) for name, amount in old.info.usage.items())
-            or not set(old.info.host_ports) <= set(info.host_ports)
-        )
+        change = Wake.NOTHING
+        if old.node != node:
+            change |= Wake.ASSIGNED_POD_ADDED | Wake.ASSIGNED_POD_REMOVED
+        if old.info.signature != info.signature:
+            change |= Wake.ASSIGNED_POD_CHANGED
+        if any(amount > info.usage.get(name, 0) for name, amount in old.info.usage.items()) or not (
+            set(old.info.host_ports) <= set(info.host_ports)
+        ):
+            change |= Wake.ASSIGNED_POD_REMOVED
+        return change
 
     def remove_pod(self, uid: str) -> PlacedPod | None:
         """The pod is deleted or finished: its room is free at once."""
@@ -120,5 +129,5 @@ class ClusterState:
 
 
 def _takes(info: PodInfo) -> tuple[object, ...]:
-    """Everything of a pod that the node table accounts for."""
-    return info.usage, info.nonzero_requests, info.host_ports
+    """Everything of a pod that the node table accounts for and that can change."""
+    return info.usage, info.nonzero_requests, info.host_ports, info.signature

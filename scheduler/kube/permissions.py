@@ -34,6 +34,8 @@ SCHEDULING = (
     Permission("get", "pods"),
     Permission("list", "nodes"),
     Permission("watch", "nodes"),
+    Permission("list", "namespaces"),
+    Permission("watch", "namespaces"),
     Permission("create", "pods", subresource="binding"),
     Permission("patch", "pods", subresource="status"),
     Permission("create", "events", group="events.k8s.io"),

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 
 from scheduler.core.plugin import Plugin
 from scheduler.plugins.image_locality import ImageLocality
+from scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from scheduler.plugins.memory_fit import MemoryFit
 from scheduler.plugins.node_affinity import NodeAffinity
 from scheduler.plugins.node_declared_features import NodeDeclaredFeatures
@@ -16,6 +17,7 @@ from scheduler.plugins.node_name import NodeName
 from scheduler.plugins.node_ports import NodePorts
 from scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
 from scheduler.plugins.node_unschedulable import NodeUnschedulable
+from scheduler.plugins.pod_topology_spread import PodTopologySpread
 from scheduler.plugins.taint_toleration import TaintToleration
 from scheduler.plugins.unsupported_rules import UnsupportedRules
 
@@ -31,6 +33,8 @@ BUILT_IN: Mapping[str, type[Plugin]] = {
         NodeAffinity,
         NodePorts,
         NodeResourcesFit,
+        PodTopologySpread,
+        InterPodAffinity,
         NodeResourcesBalancedAllocation,
         ImageLocality,
         NodeDeclaredFeatures,
@@ -46,6 +50,8 @@ FILTERS = (
     "NodeAffinity",
     "NodePorts",
     "NodeResourcesFit",
+    "PodTopologySpread",
+    "InterPodAffinity",
     "NodeDeclaredFeatures",
 )
 """The order in which both built-in profiles filter (apis/config/v1/default_plugins.go)."""
@@ -55,10 +61,19 @@ DEFAULT_SCORES: Mapping[str, Mapping[str, int]] = {
         "TaintToleration": 3,
         "NodeAffinity": 2,
         "NodeResourcesFit": 1,
+        "PodTopologySpread": 2,
+        "InterPodAffinity": 2,
         "NodeResourcesBalancedAllocation": 1,
         "ImageLocality": 1,
     },
-    "memory-fit": {"TaintToleration": 30, "NodeAffinity": 20, "MemoryFit": 10, "ImageLocality": 1},
+    "memory-fit": {
+        "TaintToleration": 30,
+        "NodeAffinity": 20,
+        "PodTopologySpread": 20,
+        "InterPodAffinity": 20,
+        "MemoryFit": 10,
+        "ImageLocality": 1,
+    },
 }
 """Built-in profile → score plugin → weight. `kube`: kube-scheduler's. `memory-fit`: what people wrote
 down, on nodes and in pods, weighs two to three times as much as fit, as in kube-scheduler; where the

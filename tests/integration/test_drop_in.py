@@ -177,18 +177,6 @@ def words(bench: Workbench, case: str, scheduler: str) -> Json:
     ("spec", "rule"),
     [
         (
-            {"affinity": {"podAffinity": {REQUIRED: [ZONE]}}},
-            "required pod affinity",
-        ),
-        (
-            {"affinity": {"podAntiAffinity": {REQUIRED: [ZONE]}}},
-            "required pod anti-affinity",
-        ),
-        (
-            {"topologySpreadConstraints": [{**ZONE, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]},
-            "topology spread constraints with DoNotSchedule",
-        ),
-        (
             {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]},
             "persistentVolumeClaim volumes",
         ),
@@ -264,6 +252,7 @@ def test_health(scheduler: Scheduler) -> None:
         "[+]shutdown ok",
         "[+]pods-synced ok",
         "[+]nodes-synced ok",
+        "[+]namespaces-synced ok",
         "readyz check passed",
     ]
     assert scheduler.text("/livez?verbose").splitlines()[-1] == "livez check passed"

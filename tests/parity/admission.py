@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.api import Node, Pod
+from scheduler.api import Namespace, Node, Pod
 from scheduler.quantity import NANOS_PER_MILLI, nanos
 
 Json = dict[str, Any]
@@ -41,6 +41,13 @@ def admit_pods(document: Json) -> Iterator[Pod]:
     """The bound pods, then the one to place; uids as the oracle gives them."""
     for i, raw in enumerate((*(document.get("pods") or ()), document["pod"])):
         yield admit_pod(raw, f"uid-{i}")
+
+
+def admit_namespaces(document: Json) -> Iterator[Namespace]:
+    """The document's namespaces; those that pods merely name have no labels."""
+    for raw in document.get("objects") or ():
+        if raw["kind"] == "Namespace":
+            yield msgspec.convert(raw, Namespace)
 
 
 def _container(raw: Json, *, host_network: bool) -> Json:

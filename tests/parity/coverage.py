@@ -21,6 +21,7 @@ NOT_FOR_ANY_NODE = {
     "node(s) didn't satisfy plugin(s) [NodeAffinity NodeName] simultaneously",
 }
 PREFERENCES = ("TaintToleration", "NodeAffinity", "ImageLocality")
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 COMMON, RARE = 0.02, 0.005
 """Shares of cases."""
 
@@ -39,7 +40,7 @@ CLUSTER_FLOORS = {
         f"{plugin} rejects": COMMON
         for plugin in (
             *("NodeName", "NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodePorts"),
-            *("NodeResourcesFit", "NodeDeclaredFeatures"),
+            *("NodeResourcesFit", "PodTopologySpread", "InterPodAffinity", "NodeDeclaredFeatures"),
         )
     },
     **{
@@ -55,6 +56,11 @@ CLUSTER_FLOORS = {
             "node(s) didn't match scheduler-enforced node affinity",
             "node(s) didn't have free ports for the requested pod ports",
             "node(s) didn't match Pod's required features",
+            "node(s) didn't match pod topology spread constraints",
+            "node(s) didn't match pod topology spread constraints (missing required label)",
+            "node(s) didn't match pod affinity rules",
+            "node(s) didn't match pod anti-affinity rules",
+            "node(s) didn't satisfy existing pods anti-affinity rules",
         )
     },
     **dict.fromkeys(("nothing fits", "some nodes fit", "all nodes fit", "several reasons in a text"), COMMON),
@@ -64,12 +70,15 @@ CLUSTER_FLOORS = {
         f"{plugin} scores vary": 0.05
         for plugin in (
             *("TaintToleration", "NodeAffinity", "NodeResourcesFit", "NodeResourcesBalancedAllocation"),
-            "ImageLocality",
+            *("PodTopologySpread", "InterPodAffinity", "ImageLocality"),
         )
     },
     **dict.fromkeys(("LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"), COMMON),
     **dict.fromkeys(("ignored resources", "balance of other resources", "added preference"), COMMON),
     "preferences change the best nodes": COMMON,
+    **dict.fromkeys(("minDomains", "inclusion policies", "matchLabelKeys", "namespace selectors"), COMMON),
+    **dict.fromkeys(("pods being deleted", "spreading over hosts", "several hard constraints"), COMMON),
+    **dict.fromkeys(("several affinity terms", "the first of its group", "terms of existing pods"), RARE),
     "the best node is one of several": COMMON,
 }
 
@@ -111,10 +120,11 @@ def _of_pod(pod: Json, verdict: Json) -> Iterator[tuple[str, bool]]:
 
 
 def of_cluster(document: Json, verdict: Json) -> set[str]:
-    """What a cluster exercised, by the oracle's verdict."""
+    """What a cluster exercised, by its rules and by the oracle's verdict."""
     fit = list(verdict["fit"].values())
     rejections = [status for status in fit if status["code"] != "Success"]
     found = {name for name, holds in _of_cluster(verdict, rejections) if holds}
+    found |= {name for name, holds in _of_topology(document, verdict["plugins"]) if holds}
     if verdict["total"]:
         found |= {name for name, holds in _of_arguments(document) if holds}
     found |= {f"{status['plugin']} rejects" for status in rejections if "plugin" in status}
@@ -177,6 +187,36 @@ def _preferences_matter(verdict: Json) -> bool:
 def _best(total: Counter[str]) -> set[str]:
     highest = max(total.values(), default=0)
     return {node for node, score in total.items() if score == highest}
+
+
+def _of_topology(document: Json, plugins: Json) -> Iterator[tuple[str, bool]]:
+    spec = document["pod"]["spec"]
+    constraints = spec.get("topologySpreadConstraints", [])
+    near = spec.get("affinity", {}).get("podAffinity", {}).get(_REQUIRED, [])
+    found = plugins.get("InterPodAffinity", {}).get("filter", {})
+    fits = [name for name, status in found.items() if status["code"] == "Success"]
+    first = {"group": "first"}
+    yield "minDomains", any(c.get("minDomains", 1) > 1 for c in constraints)
+    yield "inclusion policies", any("nodeTaintsPolicy" in c or "nodeAffinityPolicy" in c for c in constraints)
+    yield "matchLabelKeys", any("matchLabelKeys" in c for c in constraints)
+    yield "spreading over hosts", any(c["topologyKey"] == "kubernetes.io/hostname" for c in constraints)
+    yield (
+        "several hard constraints",
+        sum(c["whenUnsatisfiable"] == "DoNotSchedule" for c in constraints) > 1,
+    )
+    yield (
+        "namespace selectors",
+        any("namespaceSelector" in term for term in near)
+        or any("namespaceSelector" in str(pod["spec"].get("affinity")) for pod in document["pods"]),
+    )
+    yield "pods being deleted", any("deletionTimestamp" in pod["metadata"] for pod in document["pods"])
+    yield "several affinity terms", len(near) > 1 and bool(fits)
+    yield (
+        "the first of its group",
+        bool(near and fits)
+        and all(term.get("labelSelector", {}).get("matchLabels") == first for term in near),
+    )
+    yield "terms of existing pods", bool(found) and not near and len(fits) < len(found)
 
 
 def _kind(reason: str) -> str:

@@ -23,14 +23,14 @@ from scheduler.config import ProfileConfig
 from scheduler.core.cycle import Cycle, run_prefilters
 from scheduler.core.mix import ShapeMix
 from scheduler.core.nodes import CPU, MEMORY, NodeView
-from scheduler.core.plugin import FilterPlugin, FilterResult, Plugin, ScorePlugin, Scores
+from scheduler.core.plugin import FilterPlugin, FilterResult, Plugin, Ranking, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
 from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node, scored_requests
 from scheduler.core.state import ClusterState
 from scheduler.plugins.node_resources import NodeResourcesFit
 from scheduler.plugins.profiles import build_profile
-from tests.parity.admission import Json, admit_node, admit_pod, admit_pods
+from tests.parity.admission import Json, admit_namespaces, admit_node, admit_pod, admit_pods
 
 PRESETS = ("kube", "memory-fit")
 KUBE_PLUGINS = (
@@ -57,6 +57,8 @@ class Case:
         self.profile = _profile(preset, document.get("pluginConfig"))
         self.state = ClusterState(ShapeMix().frozen)
         self.cycle = Cycle(self.profile, self.state.nodes)
+        for namespace in admit_namespaces(document):
+            self.state.nodes.pods.set_namespace(namespace.metadata.name, namespace.metadata.labels or {})
         events: list[Any] = [*map(admit_node, document.get("nodes") or ()), *bound]
         if shuffle is not None:
             shuffle.shuffle(events)
@@ -80,7 +82,7 @@ def decide(document: Json, preset: str = "kube", *, shuffle: Random | None = Non
     placement = case.cycle.place(case.pod)
     fit = _fit(case)
     feasible = np.array([fit[name]["code"] == "Success" for name in case.nodes.names], np.bool_)
-    raw = case.cycle.explain(case.pod)[2] if feasible.any() else {}
+    raw = case.cycle.explain(case.pod)[1] if feasible.any() else {}
     plugins = {plugin.name: _alone(plugin, case, feasible, raw) for plugin in _plugins(case.profile)}
     verdict = {
         "name": document.get("name", ""),
@@ -125,10 +127,10 @@ def _fit(case: Case) -> dict[str, Json]:
         if len(prefilters.rejected_by) == 1:
             status["plugin"] = next(iter(prefilters.rejected_by))
         return dict.fromkeys(names, status)
-    static, usage, _ = case.cycle.explain(case.pod)
+    groups, _ = case.cycle.explain(case.pod)
     fit = {}
     for row, name in enumerate(names):
-        answers = static if static.first[row] < usage.first[row] else usage
+        answers = min(groups, key=lambda group: int(group.first[row]))
         first = int(answers.first[row])
         if allowed is not None and name not in allowed:
             fit[name] = EXCLUDED
@@ -152,7 +154,7 @@ def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_], scores: dict
         prefilter = plugin.prefilter(case.pod)
         if prefilter.rejection is not None:
             out["preFilter"] = {"code": UNRESOLVABLE, "reasons": [prefilter.rejection]}
-        elif plugin.applies(case.pod):
+        elif plugin.applies(case.pod) or plugin.context(case.pod, case.nodes):
             out["preFilter"] = _SUCCESS
             if prefilter.node_names is not None:
                 out["preFilterNodes"] = sorted(prefilter.node_names)
@@ -162,13 +164,26 @@ def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_], scores: dict
             out["preFilter"] = {"code": "Skip"}
     weight = {s.plugin.name: s.weight for s in case.profile.scores}.get(plugin.name)
     if weight is not None and isinstance(plugin, ScorePlugin) and feasible.any():
+        found = _scores(plugin, case, feasible, scores)
         out["weight"] = weight
-        if plugin.name in scores:
-            raw = scores[plugin.name][feasible]
+        if found is not None:
             scored = [name for name, fits in zip(names, feasible, strict=True) if fits]
-            out["raw"] = dict(zip(scored, raw.tolist(), strict=True))
-            out["normalized"] = dict(zip(scored, plugin.normalize(raw).tolist(), strict=True))
+            out["raw"] = dict(zip(scored, found.raw.tolist(), strict=True))
+            out["normalized"] = dict(zip(scored, found.normalized.tolist(), strict=True))
     return out
+
+
+def _scores(
+    plugin: ScorePlugin, case: Case, feasible: NDArray[np.bool_], scores: dict[str, Scores]
+) -> Ranking | None:
+    """Raw and normalised scores of the feasible nodes; None for a plugin with nothing to say."""
+    if not plugin.row_local:
+        says = plugin.prefers(case.pod, case.nodes)
+        return plugin.rank(case.pod, case.nodes, feasible) if says else None
+    if plugin.name not in scores:
+        return None
+    raw = scores[plugin.name][feasible]
+    return Ranking(raw, plugin.normalize(raw))
 
 
 def _statuses(plugin: FilterPlugin, pod: PodInfo, result: FilterResult) -> Iterator[Json]:

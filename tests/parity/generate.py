@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.parity import random_preferences, random_requests, random_rules
+from tests.parity import random_preferences, random_requests, random_rules, random_topology
 from tests.parity.random_requests import EXTENDED, GIB, HUGE_PAGES, KIB, MIB, MILLI, UNIT, Amounts, write
 
 Json = dict[str, Any]
@@ -49,6 +49,7 @@ def random_cluster(number: int) -> Json:
         "nodes": nodes,
         "pods": [_bound_pod(rng, f"b{i:02}", names, mood) for i in range(bound)],
         "pod": _incoming(rng, names, mood),
+        "objects": random_topology.namespaces(rng) if mood.neighbourly else [],
     }
     if rng.random() < 0.45:
         cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
@@ -72,6 +73,10 @@ class _Mood:
     """Share of the images that a node has."""
     asked_eighths: int
     """A bound pod asks for at most so many eighths of `offered`."""
+    unlabelled: float
+    """Chance that a node lacks one of the labels."""
+    neighbourly: float
+    """Chance that a bound pod has rules about other pods; if not 0, the incoming one mostly has."""
 
 
 def _mood(rng: Random) -> _Mood:
@@ -84,16 +89,19 @@ def _mood(rng: Random) -> _Mood:
     for name, page in HUGE_PAGES.items():
         if rng.random() < 0.2:
             offered[name] = 4 * page
-    easy = rng.random() < 0.35
+    neighbourly = rng.choice([0.0, 0.0, 0.03, 0.1, 0.3, 0.6])
+    easy = rng.random() < (0.8 if neighbourly else 0.3)
     return _Mood(
         offered=offered,
         tainted=0.0 if easy else rng.choice([0.0, 0.15, 0.35]),
         cordoned=0.0 if easy else rng.choice([0.0, 0.0, 0.2]),
         crowded=0.0 if easy else rng.choice([0.0, 0.1, 0.5]),
-        ports=0.0 if easy else rng.choice([0.0, 0.0, 0.5]),
+        ports=0.0 if easy and rng.random() < 0.5 else rng.choice([0.0, 0.0, 0.5]),
         avoided=rng.choice([0.0, 0.0, 0.3, 0.6]),
         images=rng.choice([0.0, 0.2, 0.5, 0.9]),
         asked_eighths=1 if easy else rng.choice([1, 2, 4]),
+        unlabelled=rng.choice([0.02, 0.25]) if neighbourly else 0.25,
+        neighbourly=neighbourly,
     )
 
 
@@ -122,7 +130,7 @@ def _node(rng: Random, name: str, mood: _Mood) -> Json:
         if rng.random() < 0.7:  # the node controller adds the taint, sometimes a moment later
             spec.setdefault("taints", []).append({"key": random_rules.UNSCHEDULABLE, "effect": "NoSchedule"})
     return {
-        "metadata": {"name": name, "labels": random_rules.labels(rng, name)},
+        "metadata": {"name": name, "labels": random_rules.labels(rng, name, missing=mood.unlabelled)},
         "spec": spec,
         "status": {
             "allocatable": allocatable,
@@ -140,7 +148,12 @@ def _bound_pod(rng: Random, name: str, names: list[str], mood: _Mood) -> Json:
         random_rules.ports(rng, spec)
     if rng.random() < 0.2:
         spec["priority"] = rng.choice([-10, 0, 100])
-    pod: Json = {"metadata": _metadata(rng, name), "spec": spec}
+    metadata = _metadata(rng, name)
+    if mood.neighbourly and rng.random() < 0.1:
+        metadata |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+    if rng.random() < mood.neighbourly:
+        spec["affinity"] = random_topology.affinity(rng, metadata["labels"], often=0.5)
+    pod: Json = {"metadata": metadata, "spec": spec}
     if rng.random() < 0.15:
         pod["status"] = random_requests.resize_status(rng, spec, largest)
     return pod
@@ -148,15 +161,16 @@ def _bound_pod(rng: Random, name: str, names: list[str], mood: _Mood) -> Json:
 
 def _incoming(rng: Random, names: list[str], mood: _Mood) -> Json:
     # From a crumb to somewhat more than any node has.
-    tenths = rng.choice([1, 1, 1, 2, 2, 4, 8, 12])
+    tenths = rng.choice([1, 1, 1, 1, 2, 8] if mood.neighbourly else [1, 1, 1, 2, 2, 4, 8, 12])
+    picky = 0.4 if mood.neighbourly else 1.0
     largest = {resource: amount * tenths // 10 for resource, amount in mood.offered.items()}
-    if rng.random() < 0.08:
+    if rng.random() < 0.08 * picky:
         nowhere = [name for name in random_requests.RESOURCES if name not in largest]
         largest |= dict.fromkeys(nowhere, 2 * GIB)
     spec = random_requests.pod_spec(rng, largest, simple=rng.random() < 0.5)
-    if rng.random() < 0.12:
+    if rng.random() < 0.16 * picky:
         spec["nodeSelector"] = random_rules.node_selector(rng)
-    affinity = random_rules.node_affinity(rng, names) if rng.random() < 0.3 else {}
+    affinity = random_rules.node_affinity(rng, names) if rng.random() < 0.45 * picky else {}
     if rng.random() < 0.35:
         preferred = random_preferences.preferred_terms(rng, names)
         affinity["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
@@ -170,7 +184,7 @@ def _incoming(rng: Random, names: list[str], mood: _Mood) -> Json:
         spec["tolerations"] = [{"key": "avoid-0", "operator": "Exists", "effect": "PreferNoSchedule"}]
     if rng.random() < max(mood.ports, 0.05):
         random_rules.ports(rng, spec)
-    if rng.random() < 0.07:
+    if rng.random() < 0.1 * picky:
         spec["nodeName"] = rng.choice([*names, "elsewhere"])
     if rng.random() < 0.1:
         spec["priority"] = rng.choice([0, 1000])
@@ -178,12 +192,20 @@ def _incoming(rng: Random, names: list[str], mood: _Mood) -> Json:
         random_preferences.pod_images(rng, spec)
     if rng.random() < 0.15:
         random_preferences.required_features(rng, spec)
-    spec |= random_rules.preferences(rng)
-    return {"metadata": _metadata(rng, "incoming"), "spec": spec}
+    metadata = _metadata(rng, "incoming")
+    if mood.neighbourly:
+        if rng.random() < 0.2:
+            metadata["labels"] |= random_topology.FIRST
+        if rng.random() < 0.5:
+            between = random_topology.affinity(rng, metadata["labels"], often=rng.choice([0.3, 0.7]))
+            spec["affinity"] = {**spec.get("affinity", {}), **between}
+        if rng.random() < 0.65:
+            spec["topologySpreadConstraints"] = random_topology.spread(rng, metadata["labels"])
+    return {"metadata": metadata, "spec": spec}
 
 
 def _metadata(rng: Random, name: str) -> Json:
-    metadata: Json = {"name": name, "labels": {"app": rng.choice("xy")}}
-    if rng.random() < 0.3:
-        metadata["namespace"] = "other"
+    metadata: Json = {"name": name, "labels": random_topology.labels(rng)}
+    if rng.random() < 0.35:
+        metadata["namespace"] = rng.choice(["other", "other", "third"])
     return metadata

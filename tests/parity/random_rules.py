@@ -31,10 +31,10 @@ ADDRESSES = (None, "", "0.0.0.0", "127.0.0.1", "10.0.0.1", "::", "::1")
 PROTOCOLS = (None, "TCP", "UDP", "SCTP")
 
 
-def labels(rng: Random, name: str) -> dict[str, str]:
-    """A node's labels; any of them may be missing."""
-    found = {key: rng.choice(values) for key, values in LABELS.items() if rng.random() < 0.75}
-    if rng.random() < 0.9:
+def labels(rng: Random, name: str, *, missing: float) -> dict[str, str]:
+    """A node's labels, each of which is missing with that chance (the host name's less often)."""
+    found = {key: rng.choice(values) for key, values in LABELS.items() if rng.random() >= missing}
+    if rng.random() >= missing / 2:
         found["kubernetes.io/hostname"] = name
     return found
 
@@ -111,22 +111,6 @@ def node_affinity(rng: Random, names: list[str]) -> Json:
     by_name = rng.choice([0.0, 0.0, 0.0, 0.2, 1.0, 1.0])
     terms = [term(rng, names, by_name=by_name) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-
-
-def preferences(rng: Random) -> Json:
-    """Soft rules between pods. They change scores of other plugins, never who fits."""
-    selector = {"matchLabels": {"app": "x"}}
-    found: Json = {}
-    if rng.random() < 0.3:
-        found["topologySpreadConstraints"] = [
-            {
-                "maxSkew": 1,
-                "topologyKey": "zone",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": selector,
-            }
-        ]
-    return found
 
 
 def node_selector(rng: Random) -> dict[str, str]:

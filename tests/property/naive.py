@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tests.builders import Manifest, make_node, make_pod
+from tests.property.naive_topology import Rules, Seen, Term
 
 GPU = "example.com/gpu"
 UNITS = {"cpu": "m", "memory": "Mi", GPU: "", "pods": ""}
@@ -35,10 +36,13 @@ class NaiveNode:
     """Effect of the taint `dedicated`, if it is there."""
     cordoned: bool = False
 
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"host": self.name, **({"zone": self.zone} if self.zone is not None else {})}
+
     def manifest(self, heartbeat: int = 0) -> Manifest:
         builder = make_node(self.name).cordoned(self.cordoned).annotations(heartbeat=str(heartbeat))
-        if self.zone is not None:
-            builder.labels({"zone": self.zone})
+        builder.labels(self.labels)
         if self.taint is not None:
             builder.taint("dedicated", effect=self.taint)
         manifest = builder.manifest()
@@ -60,6 +64,10 @@ class NaivePod:
     pinned_to: str | None = None
     tolerates: bool = False
     claims: bool = False
+    app: str | None = None
+    follows: Term | None = None
+    avoids: Term | None = None
+    spreads: str | None = None
     priority: int = 0
     gated: bool = False
     terminating: bool = False
@@ -74,12 +82,15 @@ class NaivePod:
     assumed: bool = False
     held: Amounts = field(default_factory=dict)
     held_ports: frozenset[int] = frozenset()
+    held_app: str | None = None
+    held_terminating: bool = False
     awaits_answer: bool = False
     arrival: int = 0
     attempts: int = 0
     backoff_until: float = 0.0
     asleep_since: float = 0.0
     kind_seen: object = None
+    app_seen: str | None = None
 
     @property
     def requests(self) -> Amounts:
@@ -89,9 +100,18 @@ class NaivePod:
         return dict(total)
 
     @property
+    def rules(self) -> Rules:
+        return Rules(self.app, self.follows, self.avoids, self.spreads)
+
+    @property
     def kind(self) -> object:
         rules = (self.ports, self.zone, self.pinned_to, self.tolerates, self.claims)
-        return sorted(self.requests.items()), rules
+        topology = (self.follows, self.avoids, self.spreads)
+        itself = (
+            self.follows is not None and self.follows[0] == self.app,
+            self.spreads is not None and self.spreads == self.app,
+        )
+        return sorted(self.requests.items()), rules, topology, itself
 
     def manifest(self, node: str | None) -> Manifest:
         builder = make_pod(self.name).uid(self.uid).scheduler(self.scheduler).priority(self.priority)
@@ -107,6 +127,12 @@ class NaivePod:
             builder.pinned_to(self.pinned_to)
         if self.tolerates:
             builder.toleration("dedicated", operator="Exists")
+        if self.app is not None:
+            builder.labels(app=self.app)
+        affinity, constraints = self.rules.manifest()
+        builder.spec(
+            affinity={**builder._spec.get("affinity", {}), **affinity}, topologySpreadConstraints=constraints
+        )
         if self.claims:
             builder.spec(resourceClaims=[{"name": "device"}])
         if self.gated:
@@ -154,7 +180,21 @@ class NaiveScheduler:
         for name, amount in pod.requests.items():
             if amount > node.allocatable.get(name, 0) - used.get(name, 0):
                 reasons.append(f"Insufficient {name}")
-        return reasons
+        if reasons:
+            return reasons
+        counted = [n.labels for n in self.nodes.values() if (pod.zone or n.zone) == n.zone]
+        if pod.pinned_to is not None:
+            counted = [labels for labels in counted if labels["host"] == pod.pinned_to]
+        rejection = pod.rules.rejection(node.labels, counted, self.seen_pods())
+        return [rejection] if rejection is not None else []
+
+    def seen_pods(self) -> list[Seen]:
+        """The pods on nodes that there are."""
+        return [
+            Seen(self.nodes[pod.node].labels, pod.held_app, pod.held_terminating, pod.avoids, pod.follows)
+            for pod in self.pods.values()
+            if pod.node in self.nodes
+        ]
 
     def fitting(self, pod: NaivePod) -> list[str]:
         if pod.claims:
@@ -224,11 +264,14 @@ class NaiveScheduler:
         elif pod.node is None and not pod.terminating:
             self._arrivals += 1
             pod.arrival, pod.attempts, pod.kind_seen = self._arrivals, 0, pod.kind
+            pod.app_seen = pod.app
             pod.place = "gated" if pod.gated else "active"
 
     def _updated(self, pod: NaivePod, now: float) -> None:
-        changed = pod.kind != pod.kind_seen
-        pod.kind_seen = pod.kind
+        before = Rules(pod.app_seen, None, None, None)
+        concerned = before.concerns(self.seen_pods()) != pod.rules.concerns(self.seen_pods())
+        changed = pod.kind != pod.kind_seen or concerned
+        pod.kind_seen, pod.app_seen = pod.kind, pod.app
         if pod.place == "gated" and not pod.gated:
             pod.place = "active"
         elif pod.place == "unschedulable" and changed:
@@ -237,3 +280,4 @@ class NaiveScheduler:
     def _occupy(self, pod: NaivePod, node: str, *, assumed: bool) -> None:
         pod.node, pod.assumed = node, assumed
         pod.held, pod.held_ports = pod.requests, pod.ports
+        pod.held_app, pod.held_terminating = pod.app, pod.terminating

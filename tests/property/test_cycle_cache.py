@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,6 +59,19 @@ PROFILES: dict[str, Callable[[], Profile]] = {
     ),
 }
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+BLUE = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"colour": "blue"}}}
+
+
+def ruled(name: str, **rules: Any) -> PodInfo:
+    """A pod that others' rules see as blue, with these rules of its own about blue ones."""
+    affinity = {kind: terms for kind, terms in rules.items() if kind.endswith("ffinity")}
+    spread = [{**BLUE, "maxSkew": 1, "whenUnsatisfiable": action} for action in rules.get("spread", ())]
+    spec = {"affinity": affinity, "topologySpreadConstraints": spread}
+    return make_pod(name).labels(colour="blue").req(memory="256Mi").spec(**spec).info()
+
+
 WAITING: list[PodInfo] = [
     make_pod("plain").req(cpu="500m", memory="512Mi").info(),
     make_pod("plain-too").req(cpu="500m", memory="512Mi").info(),
@@ -75,6 +89,13 @@ WAITING: list[PodInfo] = [
     make_pod("app-too").container(image="app:v1", resources={"requests": {"memory": "2Gi"}}).info(),
     make_pod("new").container(image="app:v2", resources={"requests": {"memory": "1Gi"}}).info(),
     make_pod("demanding").spec(hostNetwork=True, hostUsers=False).info(),
+    make_pod("blue").labels(colour="blue").info(),
+    ruled("away", podAntiAffinity={REQUIRED: [BLUE]}),
+    ruled("near", podAffinity={REQUIRED: [BLUE]}),
+    ruled("fan", podAffinity={PREFERRED: [{"weight": 2, "podAffinityTerm": BLUE}]}),
+    ruled("shy", podAntiAffinity={PREFERRED: [{"weight": 2, "podAffinityTerm": BLUE}]}),
+    ruled("even", spread=["DoNotSchedule"]),
+    ruled("rather-even", spread=["ScheduleAnyway"]),
 ]
 
 IMAGES, SIZES = ("app:v1", "app:v2", "other:v1"), (100 << 20, 700 << 20)
@@ -128,6 +149,7 @@ class History:
             case "pod", (like, node, number):
                 manifest = make_pod(f"p{number}").on(node)
                 manifest._containers = [dict(c) for c in like_containers(like)]
+                manifest.labels(**like.labels).spec(affinity=msgspec.to_builtins(like.pod.spec.affinity))
                 self.state.confirm(manifest.info())
             case "no pod", number:
                 self.state.remove_pod(f"uid-of-default/p{number}")
@@ -168,7 +190,7 @@ def test_cached_answers_are_fresh_answers(
         for pod in asked:
             fresh = Cycle(make(), history.state.nodes)
             assert lasting.place(pod) == fresh.place(pod)
-            (*filters, raw), (*fresh_filters, fresh_raw) = lasting.explain(pod), fresh.explain(pod)
+            (filters, raw), (fresh_filters, fresh_raw) = lasting.explain(pod), fresh.explain(pod)
             for answers, expected in zip(filters, fresh_filters, strict=True):
                 assert answers.first.tolist() == expected.first.tolist()
                 assert answers.bits.tolist() == expected.bits.tolist()

@@ -34,6 +34,8 @@ SIZES: list[list[Amounts]] = [
 
 pick = st.integers(0, 99)
 """Stands for one of the pods or nodes that there happen to be."""
+TERMS = [("x", "zone"), ("x", "host"), ("y", "zone")]
+apps = st.sampled_from(["x", "x", "y", None])
 zones = st.sampled_from(["a", "b", None])
 nodes = st.builds(
     NaiveNode,
@@ -58,6 +60,10 @@ rules_of_pods = st.fixed_dictionaries(
         "pinned_to": st.sampled_from([None] * 6 + ["n1", "n2"]),
         "tolerates": st.booleans(),
         "claims": st.sampled_from([False] * 9 + [True]),
+        "app": apps,
+        "follows": st.sampled_from([None, None, None, *TERMS]),
+        "avoids": st.sampled_from([None, None, *TERMS]),
+        "spreads": st.sampled_from([None, None, None, "x"]),
         "priority": st.integers(0, 2),
         "gated": st.sampled_from([False] * 4 + [True]),
         "scheduler": st.sampled_from(sorted(SCHEDULERS)),
@@ -146,11 +152,13 @@ class EngineMachine(RuleBasedStateMachine):
             self._watch(self._new_pod(f"p{self.born}", fields), None)
 
     @precondition(lambda self: 0 < len(self.model.pods) < MOST_PODS)
-    @rule(which=pick)
-    def pod_replicated(self, which: int) -> None:
+    @rule(which=pick, relabel=st.booleans(), app=apps)
+    def pod_replicated(self, which: int, relabel: bool, app: str | None) -> None:
+        """Labels alone don't make another kind."""
         like = self._pod(which)
-        fields = ("containers", "ports", "zone", "pinned_to", "tolerates", "claims", "priority")
-        self._watch(self._new_pod(f"p{self.born}", {f: getattr(like, f) for f in fields}), None)
+        fields = "containers ports zone pinned_to tolerates claims app follows avoids spreads priority"
+        new = {field: getattr(like, field) for field in fields.split()}
+        self._watch(self._new_pod(f"p{self.born}", {**new, "app": app} if relabel else new), None)
 
     @precondition(lambda self: len(self.model.pods) < MOST_PODS)
     @rule(fields=rules_of_pods, node=st.sampled_from([*NODE_NAMES, "unknown"]))
@@ -188,6 +196,13 @@ class EngineMachine(RuleBasedStateMachine):
     def pod_resized(self, which: int, size: list[Amounts]) -> None:
         pod = self._pod(which)
         pod.containers = size
+        self._watch(pod, pod.api_node)
+
+    @precondition(lambda self: self.model.pods)
+    @rule(which=pick, app=apps)
+    def pod_relabelled(self, which: int, app: str | None) -> None:
+        pod = self._pod(which)
+        pod.app = app
         self._watch(pod, pod.api_node)
 
     @precondition(lambda self: self.model.pods)

@@ -16,9 +16,11 @@ from scheduler.core.plugin import Plugin
 from scheduler.observe.metrics import Metrics
 from scheduler.plugins import BUILT_IN, DEFAULT_SCORES, FILTERS
 from scheduler.plugins.arguments import Arguments
+from scheduler.plugins.inter_pod_affinity import InterPodAffinityArgs
 from scheduler.plugins.memory_fit import MemoryFit, Objective
 from scheduler.plugins.node_affinity import NodeAffinityArgs
 from scheduler.plugins.node_resources import NodeResourcesBalancedAllocationArgs, NodeResourcesFitArgs
+from scheduler.plugins.pod_topology_spread import PodTopologySpreadArgs
 from scheduler.plugins.profiles import build_profile
 from tests.builders import Clock, make_engine, make_node, make_pod
 
@@ -170,6 +172,8 @@ ARGUMENTS: dict[str, type[Arguments]] = {
     "NodeAffinity": NodeAffinityArgs,
     "NodeResourcesFit": NodeResourcesFitArgs,
     "NodeResourcesBalancedAllocation": NodeResourcesBalancedAllocationArgs,
+    "InterPodAffinity": InterPodAffinityArgs,
+    "PodTopologySpread": PodTopologySpreadArgs,
 }
 
 

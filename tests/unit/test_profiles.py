@@ -30,10 +30,19 @@ KUBE_SCORES = {
     "TaintToleration": 3,
     "NodeAffinity": 2,
     "NodeResourcesFit": 1,
+    "PodTopologySpread": 2,
+    "InterPodAffinity": 2,
     "NodeResourcesBalancedAllocation": 1,
     "ImageLocality": 1,
 }
-SCORES = {"TaintToleration": 30, "NodeAffinity": 20, "MemoryFit": 10, "ImageLocality": 1}
+SCORES = {
+    "TaintToleration": 30,
+    "NodeAffinity": 20,
+    "PodTopologySpread": 20,
+    "InterPodAffinity": 20,
+    "MemoryFit": 10,
+    "ImageLocality": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_a_plugin_that_filters_and_scores_is_one_instance() -> None:
     [
         (
             {"plugins": changes("score", on=["Nosuch"])},
-            "there is no plugin 'Nosuch'; known plugins: ImageLocality, MemoryFit, Node",
+            "there is no plugin 'Nosuch'; known plugins: ImageLocality, InterPodAffinity, MemoryFit, Node",
         ),
         (
             {"plugins": changes("score", off=["Nosuch"])},
@@ -107,6 +116,14 @@ def test_a_plugin_that_filters_and_scores_is_one_instance() -> None:
         (
             {"pluginConfig": [{"name": "NodeName", "args": {"strict": True}}]},
             "plugin NodeName rejects its arguments: plugin NodeName takes no arguments, got strict",
+        ),
+        (
+            {"pluginConfig": [{"name": "InterPodAffinity", "args": {"hardPodAffinityWeight": 101}}]},
+            "plugin InterPodAffinity rejects its arguments: hardPodAffinityWeight: must be 0 to 100, got 101",
+        ),
+        (
+            {"pluginConfig": [{"name": "PodTopologySpread", "args": {"defaultingType": "System"}}]},
+            "plugin PodTopologySpread rejects its arguments: defaultingType: System is not supported yet",
         ),
         (
             {"pluginConfig": [{"name": "MemoryFit"}, {"name": "MemoryFit"}]},
@@ -221,27 +238,36 @@ def test_the_plugin_api_is_what_we_promise() -> None:
 @pytest.mark.parametrize(
     ("of", "members"),
     [
-        ("Plugin", "name reads reads_usage"),
-        ("FilterPlugin", "applies filter name prefilter reads reads_usage reasons wakes_on"),
-        ("ScorePlugin", "full_resolution name normalize normalized rates reads reads_usage score version"),
+        ("Plugin", "context name reads reads_usage row_local"),
+        (
+            "FilterPlugin",
+            "applies context filter name prefilter reads reads_usage reasons row_local wakes_on",
+        ),
+        (
+            "ScorePlugin",
+            "context full_resolution name normalize normalized prefers rank rates reads reads_usage "
+            "row_local score version",
+        ),
         ("FilterResult", "count index reason_bits unresolvable"),
         ("PreFilterResult", "count index node_names rejection"),
         (
             "Wake",
-            "ANY ASSIGNED_POD_REMOVED NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_FEATURES NODE_LABELS "
+            "ANY ASSIGNED_POD_ADDED ASSIGNED_POD_ANY ASSIGNED_POD_CHANGED ASSIGNED_POD_REMOVED "
+            "NAMESPACE_LABELS NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_FEATURES NODE_LABELS NODE_REMOVED "
             "NODE_SCHEDULABLE NODE_TAINTS NOTHING name value",
         ),
         (
             "NodeView",
-            "allocatable capacity count declared_features image image_generation label mix named names "
+            "allocatable capacity carrying concerning count declared_features image image_generation label "
+            "matching mix named names namespace_labels "
             "nonzero_requested pod_count pod_limit ports requested resources taints unschedulable",
         ),
         (
             "PodInfo",
-            "annotations gated host_ports images labels name namespace node_name node_selector "
-            "nonzero_requests owned_by_daemon_set pod preferred_node_affinity priority requests "
-            "required_features required_node_affinity scored_requests terminating tolerations uid "
-            "uid_hash unsupported_rules usage",
+            "affinity_rules annotations gated host_ports images labels name namespace node_name "
+            "node_selector nonzero_requests owned_by_daemon_set pod preferred_node_affinity priority "
+            "requests required_features required_node_affinity rules scored_requests signature spread_rules "
+            "terminating tolerations uid uid_hash unsupported_rules usage",
         ),
     ],
 )

@@ -370,6 +370,6 @@ def test_what_a_plugin_said_beforehand_counts(result: PreFilterResult, who: set[
 def test_explain_shows_filters_and_raw_scores() -> None:
     points: Any = Points({"a": 7})
     cycle = cycle_of("a", "b", profile=profile_of(Table({"b": 1}), scores={points: 2}))
-    static, _, raw = cycle.explain(make_pod().info())
+    (static, _), raw = cycle.explain(make_pod().info())
     assert static.first.tolist() == [127, 0]
     assert {name: scores.tolist() for name, scores in raw.items()} == {"Points": [7, 0]}

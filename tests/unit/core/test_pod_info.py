@@ -63,21 +63,9 @@ def test_daemon_pods(kind: str, controller: bool, owned: bool) -> None:
     assert manifest.info().owned_by_daemon_set is owned
 
 
-REQUIRED: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}
-PREFERRED: dict[str, Any] = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}
-
-
 @pytest.mark.parametrize(
     ("spec", "rules"),
     [
-        ({"affinity": {"podAffinity": REQUIRED}}, ["required pod affinity"]),
-        ({"affinity": {"podAntiAffinity": REQUIRED}}, ["required pod anti-affinity"]),
-        ({"affinity": {"podAffinity": PREFERRED, "podAntiAffinity": PREFERRED}}, []),
-        (
-            {"topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]},
-            ["topology spread constraints with DoNotSchedule"],
-        ),
-        ({"topologySpreadConstraints": [{"topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}]}, []),
         ({"resourceClaims": [{"name": "c"}]}, ["resource claims"]),
         ({"schedulingGroup": {"podGroupName": "g"}}, ["pod groups"]),
         ({"schedulingGroup": {}}, []),

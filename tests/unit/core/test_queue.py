@@ -34,6 +34,10 @@ class Queue(SchedulingQueue):
         self.set_unschedulable(pod, rejected_by)
         return pod
 
+    def wake_kind(self, kind: tuple[str, bytes]) -> int:
+        asleep = self.asleep(kind)
+        return self.wake(asleep[0], "NodeAdd") if asleep is not None else 0
+
     def places(self) -> dict[str, str]:
         return {pod.info.uid: pod.place.value for pod in self}
 
@@ -51,7 +55,7 @@ def test_a_pod_keeps_its_turn_while_it_waits() -> None:
     queue.fail("first")
     queue.give("second")
     queue.clock.advance(1)
-    queue.wake(KIND, "NodeAdd")
+    queue.wake_kind(KIND)
     assert queue.pop_names() == ["first", "second"]
 
 
@@ -76,7 +80,7 @@ def test_woken_too_early_it_serves_its_backoff_first() -> None:
     queue.give("a")
     queue.fail("a")
     queue.clock.advance(0.5)
-    assert queue.wake(KIND, "NodeAdd") == 1
+    assert queue.wake_kind(KIND) == 1
     assert queue.places() == {"a": "backoff"}
     queue.clock.advance(0.5)
     assert queue.pop_names() == ["a"]
@@ -87,7 +91,7 @@ def test_woken_late_it_is_active_at_once() -> None:
     queue.give("a")
     queue.fail("a")
     queue.clock.advance(1)
-    queue.wake(KIND, "NodeAdd")
+    queue.wake_kind(KIND)
     assert queue.places() == {"a": "active"}
 
 
@@ -96,8 +100,8 @@ def test_a_wake_is_for_one_kind() -> None:
     for name, kind in [("a", KIND), ("b", OTHER), ("c", KIND)]:
         queue.give(name, kind=kind)
         queue.fail(name)
-    assert queue.wake(KIND, "NodeAdd") == 2
-    assert queue.wake(KIND, "NodeAdd") == 0
+    assert queue.wake_kind(KIND) == 2
+    assert queue.wake_kind(KIND) == 0
     assert queue.places() == {"a": "backoff", "b": "unschedulable", "c": "backoff"}
 
 
@@ -175,7 +179,7 @@ def test_an_update_of_a_sleeper(asleep_s: float, kind: tuple[str, bytes], place:
     queue.update(make_pod().named("renewed").uid("a").info(), kind)
     assert queue.places() == {"a": place}
     assert next(iter(queue)).info.name == "default/renewed"
-    queue.wake(kind, "NodeAdd")
+    queue.wake_kind(kind)
     queue.clock.advance(1)
     assert queue.pop_names() == ["a"]
 
@@ -240,11 +244,11 @@ def test_who_rejected_a_kind_adds_up_until_it_is_woken() -> None:
     queue.note_rejections(KIND, {"TaintToleration"})
     asleep = queue.asleep(KIND)
     assert asleep is not None
-    info, plugins = asleep
-    assert info.uid == "a"
+    pods, plugins = asleep
+    assert [pod.info.uid for pod in pods] == ["a", "b"]
     assert plugins == {"NodePorts", "NodeAffinity", "TaintToleration"}
     queue.clock.advance(1)
-    queue.wake(KIND, "NodeAdd")
+    queue.wake_kind(KIND)
     queue.fail("a", frozenset({"NodeAffinity"}))
     again = queue.asleep(KIND)
     assert again is not None

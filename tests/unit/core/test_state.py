@@ -40,7 +40,7 @@ def test_confirming_changes_no_room_and_no_generation() -> None:
     state = state_of("a")
     state.assume(pod().info(), "a")
     generation = state.nodes.generation
-    assert state.confirm(pod().on("a").info()) is False
+    assert state.confirm(pod().on("a").info()) is Wake.NOTHING
     assert (cpu(state), state.assumed_count) == ({"a": 1000}, 0)
     assert state.nodes.generation == generation, "nobody needs to look at this node again"
 
@@ -88,7 +88,7 @@ def test_removal_frees_the_room_of_assumed_and_confirmed_pods() -> None:
 def test_what_the_watch_says_is_right(new: PodBuilder, freed: bool, room: dict[str, int]) -> None:
     state = state_of("a", "b")
     state.assume(pod().info(), "a")
-    assert state.confirm(new.info()) is freed
+    assert (Wake.ASSIGNED_POD_REMOVED in state.confirm(new.info())) is freed
     assert cpu(state) == room
     assert len(state.pods_on("a")) + len(state.pods_on("b")) == (new.manifest()["spec"]["nodeName"] != "gone")
 
@@ -96,8 +96,8 @@ def test_what_the_watch_says_is_right(new: PodBuilder, freed: bool, room: dict[s
 def test_a_freed_port_is_freed_room() -> None:
     state = state_of("a")
     state.confirm(make_pod().host_port(80).host_port(81).on("a").info())
-    assert state.confirm(make_pod().host_port(80).on("a").info()) is True
-    assert state.confirm(make_pod().host_port(80).host_port(82).on("a").info()) is False
+    assert state.confirm(make_pod().host_port(80).on("a").info()) is Wake.ASSIGNED_POD_REMOVED
+    assert state.confirm(make_pod().host_port(80).host_port(82).on("a").info()) is Wake.NOTHING
 
 
 def test_a_resize_under_way_counts_the_most_of_wanted_allocated_and_actual() -> None:
