@@ -26,6 +26,7 @@ from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
 from scheduler.core.recent import Recent
 from scheduler.core.remote import CONTEXTS_KEPT, Context, RemoteAnswers, RemotePlugins
+from scheduler.core.row_memo import RowAnswer, RowMemo
 
 NO_NODES = "no nodes available to schedule pods"
 """ErrNoNodesAvailable (pkg/scheduler/schedule_one.go)."""
@@ -67,6 +68,8 @@ class _Answers:
         """Whether `total` is a sum of normalised scores, so that preferences can be added to it."""
         self.total = np.empty(0, np.int64)
         """Weighted sum of raw scores; lowest where the pod does not fit."""
+        plugins = [*(p for _, p in usage.filters), *(s.plugin for s in scores)]
+        self.memo = RowMemo() if all(p.reads_amounts_only for p in plugins) else None
         self.remote: dict[Context, RemoteAnswers] = {}
         self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
 
@@ -208,16 +211,35 @@ class Cycle:
         versions = tuple([s.plugin.version(everything) for s in answers.scores])
         if versions != answers.versions:
             answers.versions, usage.generation = versions, -1
+            if answers.memo is not None:
+                answers.memo.clear()
         if usage.generation != generation:
             usage.resize(n)
             if answers.total.size != n:
                 answers.total = np.resize(answers.total, n)
                 answers.raw = np.resize(answers.raw.T, (n, answers.raw.shape[0])).T.copy()
             rows = nodes.changed_since(usage.generation)
-            if len(rows):
+            if len(rows) == 1 and answers.memo is not None:
+                self._refresh_row(pod, answers, answers.memo, int(rows[0]))
+            elif len(rows):
                 self._refresh_usage(pod, answers, narrow(rows, n))
             usage.generation = generation
         return answers
+
+    def _refresh_row(self, pod: PodInfo, answers: _Answers, memo: RowMemo, row: int) -> None:
+        """The usual case: the one row that the last placement has changed."""
+        usage = answers.usage
+        key, known = memo.get(self._nodes, row)
+        if known is None:
+            self._refresh_usage(pod, answers, slice(row, row + 1))
+            raw = answers.raw[:, row].copy()
+            total = sum(int(r) * s.weight for r, s in zip(raw, answers.scores, strict=True))
+            memo.put(key, RowAnswer(usage.first[row], usage.bits[row], usage.unresolvable[row], raw, total))
+            return
+        usage.first[row], usage.bits[row], usage.unresolvable[row] = known[:3]
+        answers.raw[:, row] = known.raw
+        fits = known.first == PASSES and answers.static.first[row] == PASSES
+        answers.total[row] = known.total if fits else _INFEASIBLE
 
     def _refresh_usage(self, pod: PodInfo, answers: _Answers, rows: Rows) -> None:
         nodes = self._nodes.view(rows)

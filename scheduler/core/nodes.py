@@ -176,6 +176,19 @@ class NodeTable:
             self._capacity = self.allocatable.sum(axis=1)
         return self._capacity
 
+    def amounts(self, row: int) -> bytes:
+        """Everything numeric of one row that `Plugin.reads_amounts_only` allows to be read, as one value.
+        Comparable while `resources` is the same object."""
+        return b"".join(
+            (
+                self.allocatable[:, row].tobytes(),
+                self.requested[:, row].tobytes(),
+                self.nonzero_requested[:, row].tobytes(),
+                self.pod_count[row].tobytes(),
+                self.pod_limit[row].tobytes(),
+            )
+        )
+
     # ---- pods on nodes
 
     def add_pod(self, row: int, pod: PodInfo, sign: int = 1) -> None:

@@ -100,6 +100,10 @@ class Plugin:
     reads_usage: ClassVar[bool] = False
     """Whether the answer depends on the pods already on the node. If not, it is kept until the
     node object itself changes."""
+    reads_amounts_only: ClassVar[bool] = False
+    """Whether a node's answer depends on nothing of the node but `allocatable`, `requested`,
+    `nonzero_requested`, `pod_count` and `pod_limit` (and `version`): what was said of one node then
+    holds for every other with the same amounts. For plugins with `reads_usage`."""
     row_local: ClassVar[bool] = True
     """Whether a node's answer depends on that node alone. If not, the plugin always sees all nodes,
     its answers are made anew for each decision, and events on one node may help on any other."""

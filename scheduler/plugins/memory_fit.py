@@ -47,6 +47,7 @@ class MemoryFit(ScorePlugin):
     name = "MemoryFit"
     reads = ("requests",)
     reads_usage = True
+    reads_amounts_only = True
     normalized = False
     full_resolution = True
     tuning: ClassVar[Tuning] = TUNING

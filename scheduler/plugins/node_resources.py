@@ -53,6 +53,7 @@ class NodeResourcesFit(FilterPlugin, ScorePlugin):
     name = "NodeResourcesFit"
     reads = ("requests", "scored_requests")
     reads_usage = True
+    reads_amounts_only = True
     wakes_on = Wake.NODE_ADD | Wake.NODE_ALLOCATABLE | Wake.ASSIGNED_POD_REMOVED
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:
@@ -160,6 +161,7 @@ class NodeResourcesBalancedAllocation(ScorePlugin):
     name = "NodeResourcesBalancedAllocation"
     reads = ("requests",)
     reads_usage = True
+    reads_amounts_only = True
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:
         """Raises ValueError for arguments that kube-scheduler would refuse."""
