@@ -86,7 +86,6 @@ class App:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
-        gc.set_threshold(50_000, 20, 100)  # little of what we allocate is cyclic
         async with AsyncExitStack() as stack:
             await self._start(stack)
             await self._serve()
