@@ -4,7 +4,6 @@
 into every run of the tests. The clock of a busy machine must fail nothing, so there are no deadlines.
 """
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -14,8 +13,3 @@ settings.register_profile(
     "faults", deadline=None, suppress_health_check=_SLOW_IS_FINE, max_examples=5000, print_blob=True
 )
 settings.load_profile("default")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    # It opens an event loop for each fixture and leaves it open, which some later test has to answer for.
-    config.pluginmanager.set_blocked("looptime_plugin")

@@ -88,7 +88,10 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) 
     [
         (
             "plugins: {score: {enabled: [{name: MemoryFitt}]}}",
-            ["profile mine: there is no plugin 'MemoryFitt'", "known plugins: ImageLocality, MemoryFit, "],
+            [
+                "profile mine: there is no plugin 'MemoryFitt'",
+                "known plugins: ImageLocality, InterPodAffinity, MemoryFit, ",
+            ],
         ),
         (
             "pluginConfig: [{name: MemoryFit, args: {objective: tightest}}]",
@@ -205,7 +208,8 @@ def test_an_account_without_rights(shared_plane: ControlPlane) -> None:
     assert code == 3
     assert message == (
         "wholepod: the account that Wholepod runs as may not: list pods, watch pods, get pods, list nodes, "
-        "watch nodes, create pods/binding, patch pods/status, create events.events.k8s.io, "
+        "watch nodes, list namespaces, watch namespaces, create pods/binding, patch pods/status, "
+        "create events.events.k8s.io, "
         "create leases.coordination.k8s.io, get leases.coordination.k8s.io, "
         "update leases.coordination.k8s.io; grant it with a ClusterRole and binding "
         "as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
