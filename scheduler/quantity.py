@@ -24,6 +24,8 @@ NANOS_PER_MILLI = 10**6
 _QUANTITY = re.compile(
     r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]|[eE][+-]?[0-9]{1,3}|)"
 )
+_LONGEST = 256
+"""Characters; far more than the API server writes, and far less than Python refuses to read as a number."""
 _SUFFIX: dict[str, Fraction] = {
     "": Fraction(1),
     "n": Fraction(1, 10**9),
@@ -44,9 +46,9 @@ def nanos(text: str) -> int:
 
     Raises QuantityError.
     """
-    match = _QUANTITY.fullmatch(text)
+    match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
-        raise QuantityError(f"{text!r} is not a Kubernetes quantity (examples: 500m, 2, 1.5Gi)")
+        raise QuantityError(f"{text[:_LONGEST]!r} is not a Kubernetes quantity (examples: 500m, 2, 1.5Gi)")
     sign, number, suffix = match.groups()
     scale = _SUFFIX.get(suffix)
     if scale is None:

@@ -127,3 +127,8 @@ def test_whole_numbers_of_any_suffix_are_exact(number: int, suffix: str) -> None
 def test_decimals_and_exponents_say_the_same(number: object) -> None:
     text = f"{number:f}"
     assert nanos(text) == nanos(f"{text}e0") == Fraction(text) * 10**9
+
+
+def test_endless_digits_are_no_quantity() -> None:
+    with pytest.raises(QuantityError, match="not a Kubernetes quantity"):
+        value("1" * 5000)
