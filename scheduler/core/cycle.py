@@ -231,9 +231,8 @@ class Cycle:
         usage = answers.usage
         key, known = memo.get(self._nodes, row)
         if known is None:
-            self._refresh_usage(pod, answers, slice(row, row + 1))
+            total = int(self._refresh_usage(pod, answers, slice(row, row + 1))[0])
             raw = answers.raw[:, row].copy()
-            total = sum(int(r) * s.weight for r, s in zip(raw, answers.scores, strict=True))
             memo.put(key, RowAnswer(usage.first[row], usage.bits[row], usage.unresolvable[row], raw, total))
             return
         usage.first[row], usage.bits[row], usage.unresolvable[row] = known[:3]
@@ -241,7 +240,8 @@ class Cycle:
         fits = known.first == PASSES and answers.static.first[row] == PASSES
         answers.total[row] = known.total if fits else _INFEASIBLE
 
-    def _refresh_usage(self, pod: PodInfo, answers: _Answers, rows: Rows) -> None:
+    def _refresh_usage(self, pod: PodInfo, answers: _Answers, rows: Rows) -> Scores:
+        """Redoes these rows; returns their weighted sums of raw scores, whether they fit or not."""
         nodes = self._nodes.view(rows)
         answers.usage.refresh(pod, rows, nodes)
         total = np.zeros(nodes.count, np.int64)
@@ -251,6 +251,7 @@ class Cycle:
             total += raw * weighted.weight
         feasible = (answers.usage.first[rows] == PASSES) & (answers.static.first[rows] == PASSES)
         answers.total[rows] = np.where(feasible, total, _INFEASIBLE)
+        return total
 
     def _best_of_mixed(
         self,

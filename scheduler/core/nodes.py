@@ -216,7 +216,6 @@ class NodeTable:
         if row is None:
             if len(self.resources) >= self._compact_resources_at:
                 self._compact_resources()
-            self._capacity = None
             row = self.resources[name] = len(self.resources)
             extra = np.zeros((1, self.row_generation.size), np.int64)
             self.allocatable = np.concatenate([self.allocatable, extra])
