@@ -18,12 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.core.attempt import Attempt
+from scheduler.core.budgets import Budgets
 from scheduler.core.filter_answers import PASSES, FilterAnswers
 from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
+from scheduler.core.nominations import Nominations
+from scheduler.core.overlay import Kept, Overlay, Overlays
+from scheduler.core.placed_pods import PlacedPods
 from scheduler.core.plugin import FilterPlugin, PreFilterResult, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
+from scheduler.core.questions import Questions, Statuses
 from scheduler.core.recent import Recent
 from scheduler.core.remote import CONTEXTS_KEPT, Context, RemoteAnswers, RemotePlugins
 from scheduler.core.row_memo import RowAnswer, RowMemo
@@ -72,6 +78,7 @@ class _Answers:
         self.memo = RowMemo() if all(p.reads_amounts_only for p in plugins) else None
         self.remote: dict[Context, RemoteAnswers] = {}
         self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
+        self.nominated: Kept = {}
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,21 @@ class PreFilterAnswer:
 class Cycle:
     """Decides for one profile against one node table."""
 
-    def __init__(self, profile: Profile, nodes: NodeTable, *, cached_kinds: int = CACHED_KINDS) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        nodes: NodeTable,
+        nominations: Nominations | None = None,
+        *,
+        cached_kinds: int = CACHED_KINDS,
+    ) -> None:
         self.profile, self._nodes = profile, nodes
+        self._nominations = nominations or Nominations(nodes, lambda node: ())
         filters = list(enumerate(profile.filters))
         self._static_filters = [(i, p) for i, p in filters if p.row_local and not p.reads_usage]
         self._usage_filters = [(i, p) for i, p in filters if p.row_local and p.reads_usage]
         self.remote = RemotePlugins(profile, nodes)
+        self._overlays = Overlays(nodes, self._nominations, self.remote)
         self._read_static_key = key_reader([p for _, p in self._static_filters])
         self._usage_scores = [s for s in profile.scores if s.plugin.row_local and s.plugin.reads_usage]
         plugins: list[FilterPlugin | ScorePlugin] = [
@@ -122,13 +138,20 @@ class Cycle:
         totals = answers.total
         if remote.filters is not None:
             totals = np.where(remote.filters.first == PASSES, totals, _INFEASIBLE)
+        overlay = self._overlay(pod, answers, remote)
+        if overlay is not None:
+            totals = totals.copy()
+            totals[overlay.rows] = _INFEASIBLE
+            nominated = self._nodes.row_of.get(self._nominations.node_of(pod.uid) or "")
+            if nominated is not None and totals[nominated] != _INFEASIBLE:
+                return Placement(self._nodes.names[nominated])
         candidates = None
         if prefilter.node_names is not None:
             candidates = self._rows_named(prefilter.node_names)
             totals = totals[candidates]
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
-            return self._failure(pod, answers, remote, candidates)
+            return self._failure(pod, answers, remote, candidates, overlay)
         preferences = self._preferences.of(pod, key)
         if preferences or remote.scores or not (answers.alone or answers.sums):
             rows = np.flatnonzero(totals != _INFEASIBLE)
@@ -141,6 +164,31 @@ class Cycle:
                 ties = candidates[ties]
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
         return Placement(self._nodes.names[row])
+
+    def attempt(self, pod: PodInfo, key: Key, placed: PlacedPods, budgets: Budgets) -> Attempt:
+        """What can be found out for a pod that `place` has found no node for."""
+        nodes, n = self._nodes, len(self._nodes)
+        answers = self._answers(pod, key)
+        remote = self.remote.answers(pod, answers.remote)
+        prefilter, questions = answers.prefilter.result, self._questions(pod, answers)
+        considered = np.full(n, prefilter.rejection is None)
+        if prefilter.node_names is not None:
+            considered[:] = False
+            considered[self._rows_named(prefilter.node_names)] = True
+        alone = remote.filters is None and not self._nominations.nodes_of_those(
+            lambda other: self.remote.minds(pod, other)
+        )
+        return Attempt(
+            questions,
+            nodes,
+            placed,
+            self._nominations,
+            budgets,
+            statuses=self._rejections(answers, remote, self._overlay(pod, answers, remote)),
+            considered=considered,
+            only_amounts_matter=alone and questions.amounts_only,
+            count_reasons=lambda statuses: self._count_reasons(pod, statuses),
+        )
 
     def rejected_by(self, pod: PodInfo, rows: NDArray[np.intp]) -> frozenset[str] | None:
         """Who rejects the pod on these rows, the first plugin of each; None when one of them fits."""
@@ -166,6 +214,11 @@ class Cycle:
             if rejecting is not None and (left & rejecting).any():
                 rejected_by.add(plugin.name)
                 left &= ~rejecting
+        if left.any() and self._nominations:
+            questions = self._questions(pod, self._answers(pod, self.read_key(pod)))
+            overlay = self._overlays.of_few(questions, rows[left])
+            rejected_by.update(self.profile.filters[i].name for i in overlay.statuses.first.tolist())
+            left[left] = ~np.isin(rows[left], overlay.rows)
         return None if left.any() else frozenset(rejected_by)
 
     def explain(self, pod: PodInfo) -> tuple[list[FilterAnswers], dict[str, Scores]]:
@@ -292,41 +345,75 @@ class Cycle:
         mixed = (nodes.name_hash.take(rows) ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
         return int(rows[np.argmax(mixed)])
 
+    def _overlay(self, pod: PodInfo, answers: _Answers, remote: RemoteAnswers) -> Overlay | None:
+        if not self._nominations:
+            return None
+        everywhere = None if remote.filters is None else _statuses(remote.filters)
+        return self._overlays.of(self._questions(pod, answers), answers.nominated, everywhere)
+
+    def _questions(self, pod: PodInfo, answers: _Answers) -> Questions:
+        return Questions(
+            pod,
+            self._nodes,
+            static=_statuses(answers.static),
+            usage=answers.usage.filters,
+            remote=self.remote.filters,
+        )
+
+    def _rejections(self, answers: _Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:
+        """Of all nodes."""
+        static, *others = _groups(answers, remote)
+        statuses = _statuses(static).copy()
+        for group in others:
+            statuses.merge(_statuses(group))
+        if overlay is not None:
+            statuses.update(overlay.rows, overlay.statuses)
+        return statuses
+
     def _failure(
         self,
         pod: PodInfo,
         answers: _Answers,
         remote: RemoteAnswers,
         candidates: NDArray[np.intp] | None,
+        overlay: Overlay | None,
     ) -> Placement:
-        """FitError.Error() (pkg/scheduler/framework/types.go), kept until the table changes."""
+        """Why not, kept until the table changes."""
         stamp, n = self._nodes.stamp, len(self._nodes)
         kept = answers.failures.get(remote)
-        if kept is not None and kept[0] == stamp:
+        if kept is not None and kept[0] == stamp and overlay is None:
             return kept[1]
-        counts: Counter[str] = Counter()
         rejected_by = set(answers.prefilter.rejected_by)
-        rows = np.arange(n) if candidates is None else candidates
-        groups = _groups(answers, remote)
-        first = np.minimum.reduce([group.first[rows] for group in groups])
-        for group in groups:
-            for index, plugin in group.filters:
-                bits = group.bits[rows[first == index]]
-                if not len(bits):
-                    continue
-                rejected_by.add(plugin.name)
-                for k, text in enumerate(plugin.reasons(pod)):
-                    counts[text] += int(np.count_nonzero(bits & np.uint64(1 << k)))
+        statuses = self._rejections(answers, remote, overlay)
+        if candidates is not None:
+            statuses = statuses.take(candidates)
+        counts = self._count_reasons(pod, statuses)
+        rejected_by.update(self.profile.filters[index].name for index in np.unique(statuses.first).tolist())
         if candidates is not None:
             plugins = " ".join(sorted(answers.prefilter.rejected_by))
             counts[f"node(s) didn't satisfy plugin(s) [{plugins}]"] += n - len(candidates)
-        texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
-        message = f"0/{n} nodes are available: {', '.join(texts)}."
-        placement = Placement(None, message, frozenset(rejected_by))
+        placement = Placement(None, fit_error(n, counts), frozenset(rejected_by))
+        if overlay is not None:
+            return placement
         if kept is None and len(answers.failures) >= CONTEXTS_KEPT:
             answers.failures.clear()
         answers.failures[remote] = (stamp, placement)
         return placement
+
+    def _count_reasons(self, pod: PodInfo, statuses: Statuses) -> Counter[str]:
+        """How many of the nodes, none of which passes, have each reason."""
+        counts: Counter[str] = Counter()
+        for index in np.unique(statuses.first).tolist():
+            bits = statuses.bits[statuses.first == index]
+            for k, text in enumerate(self.profile.filters[index].reasons(pod)):
+                counts[text] += int(np.count_nonzero(bits & np.uint64(1 << k)))
+        return counts
+
+
+def fit_error(n: int, counts: Counter[str]) -> str:
+    """FitError.Error() (pkg/scheduler/framework/types.go) of n nodes."""
+    texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
+    return f"0/{n} nodes are available: {', '.join(texts)}."
 
 
 def run_prefilters(profile: Profile, pod: PodInfo) -> PreFilterAnswer:
@@ -358,6 +445,10 @@ def _applying(filters: Iterable[tuple[int, FilterPlugin]], pod: PodInfo) -> Filt
 def _groups(answers: _Answers, remote: RemoteAnswers) -> list[FilterAnswers]:
     groups = [answers.static, answers.usage]
     return groups if remote.filters is None else [*groups, remote.filters]
+
+
+def _statuses(answers: FilterAnswers) -> Statuses:
+    return Statuses(answers.first, answers.bits, answers.unresolvable)
 
 
 def _is_static(score: WeightedScore) -> bool:

@@ -13,7 +13,7 @@ not per pod, and no more often than the checks' own cost allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -24,10 +24,12 @@ from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.mix import ShapeMix
 from scheduler.core.objects import WAKES, K
-from scheduler.core.plugin import Wake
+from scheduler.core.plugin import PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.post_filters import PostFilters
 from scheduler.core.preemption import Preemption
 from scheduler.core.profile import Key, Profile
+from scheduler.core.promises import Promises
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
 from scheduler.quantity import QuantityError
@@ -75,7 +77,9 @@ class Engine:
         self.queue = queue
         self.mix = ShapeMix()
         self.state = ClusterState(self.mix.frozen)
-        self.cycles: dict[str, Cycle] = {p.scheduler_name: Cycle(p, self.state.nodes) for p in profiles}
+        self.cycles: dict[str, Cycle] = {
+            p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
+        }
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
@@ -98,6 +102,10 @@ class Engine:
         self._next_wake_check = clock()
         self._preempting: dict[str, frozenset[str]] = {}
         """Pods whose victims are being deleted, and who rejected them."""
+        self._post_filters = PostFilters(self.state)
+        self._promises = Promises(
+            self.state.nominations, lambda node: self._note(node, Wake.ASSIGNED_POD_REMOVED)
+        )
 
     # ---- what the watch says
 
@@ -113,13 +121,13 @@ class Engine:
             try:
                 info = PodInfo(pod)
             except QuantityError:
-                self.queue.remove(uid)
+                self._stop_waiting(uid)
                 raise
             self._upsert_waiting(info)
 
     def remove_pod(self, uid: str) -> None:
         """Deleted or finished."""
-        self.queue.remove(uid)
+        self._stop_waiting(uid)
         placed = self.state.remove_pod(uid)
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
@@ -176,6 +184,7 @@ class Engine:
 
     def remove_node(self, name: str) -> None:
         self._helpful.pop(name, None)
+        self.state.nominations.drop_all(name)
         self.state.remove_node(name)
         self._happened |= self._if_awaited(Wake.NODE_REMOVED)
 
@@ -208,14 +217,16 @@ class Engine:
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
         try:
             placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
+            result = None
+            if placement.node is None:
+                result = self._post_filters.ask(self.cycles[queued.kind[0]], info, queued.kind[1])
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
             return self._decision(queued, Verdict.ERROR, Placement(None, message))
         if placement.node is None:
-            self.queue.set_unschedulable(queued, placement.rejected_by)
-            self._awaited |= self._wanted(queued.kind[0], placement.rejected_by)
-            return self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+            return self._unschedulable(queued, placement, result)
+        self._promises.withdraw(info.uid)
         self.state.assume(info, placement.node)
         self._note(placement.node, Wake.ASSIGNED_POD_ADDED)
         return self._decision(queued, Verdict.PLACED, placement)
@@ -240,14 +251,19 @@ class Engine:
         """All the victims' deletions were accepted (or needless): the pod waits for their room."""
         rejected_by = self._preempting.pop(uid, None)
         queued = self.queue.get(uid)
-        if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
-            self.queue.set_unschedulable(queued, rejected_by)
+        if rejected_by is None or queued is None or queued.place is not Place.IN_FLIGHT:
+            return
+        self._put_to_sleep(queued, rejected_by)
+        # Events have passed it by in the meantime, and some victims may be gone already.
+        if self._still_rejected_by(*queued.kind, queued.info, None) is None:
+            self.queue.wake([queued], "PreemptionDone")
 
     def preemption_failed(self, uid: str) -> None:
         """A victim's deletion was definitely refused: the pod is tried again after a backoff."""
         rejected_by = self._preempting.pop(uid, None)
         queued = self.queue.get(uid)
         if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
+            self._promises.withdraw(uid)
             self.queue.set_backoff(queued)
 
     def wake_helped(self) -> int:
@@ -284,6 +300,44 @@ class Engine:
 
     # ---- internals
 
+    def _unschedulable(
+        self, queued: QueuedPod, placement: Placement, result: PostFilterResult | None
+    ) -> Decision:
+        """`result`: what plugins have found to help the pod, if they were asked."""
+        info, preemption = queued.info, None
+        nominated: str | None = None
+        if result is not None:
+            placement = replace(placement, message=f"{placement.message} {result.message}")
+        if result is not None and result.preemption is not None:
+            nominated = result.preemption.node
+            preemption = replace(result.preemption, displaced=self._displace(info, nominated))
+            self._promises.make(info, nominated)
+            self._preempting[info.uid] = placement.rejected_by
+        else:
+            if result is None or not result.keeps_nomination:
+                nominated = self._promises.take_back(info)
+            if result is not None and result.unfinished:
+                self.queue.set_backoff(queued)
+            else:
+                self._put_to_sleep(queued, placement.rejected_by)
+        decision = self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+        return replace(decision, preemption=preemption, nominated_node=nominated)
+
+    def _put_to_sleep(self, queued: QueuedPod, rejected_by: frozenset[str]) -> None:
+        self.queue.set_unschedulable(queued, rejected_by)
+        self._awaited |= self._wanted(queued.kind[0], rejected_by)
+
+    def _displace(self, info: PodInfo, node: str) -> tuple[PodInfo, ...]:
+        """Waiting pods of lower priority that are nominated to the node have to look for another one."""
+        nominated = self.state.nominations.on(node)
+        displaced = tuple(pod for pod in nominated if pod.priority < info.priority)
+        for pod in displaced:
+            self._promises.take_back(pod)
+            queued = self.queue.get(pod.uid)
+            if queued is not None:
+                self.queue.wake([queued], "NominationCleared")
+        return displaced
+
     def _wake_if_helped(self, kind: Kind, rows_of: dict[Wake, NDArray[np.intp]]) -> int:
         """`rows_of`: rows that any of some events happened to, kept from kind to kind."""
         asleep = self.queue.asleep(kind)
@@ -303,7 +357,7 @@ class Engine:
                 self._awaited |= wanted
                 return 0
         woken = 0
-        for alike in self._alike(name, pods):
+        for alike in self._alike(name, pods, rows):
             still = self._still_rejected_by(name, key, next(iter(alike)).info, rows)
             if still is None:
                 woken += self.queue.wake(alike, "NodeChange")
@@ -314,7 +368,7 @@ class Engine:
         return woken
 
     def _upsert_assigned(self, info: PodInfo) -> None:
-        self.queue.remove(info.uid)
+        self._stop_waiting(info.uid)
         before = self.state.pods.get(info.uid)
         if before is None:
             self._observe(info)
@@ -324,14 +378,21 @@ class Engine:
         if node != info.node_name:
             self._note(info.node_name, change)
 
+    def _stop_waiting(self, uid: str) -> None:
+        self.queue.remove(uid)
+        self._promises.forget(uid)
+        self._preempting.pop(uid, None)
+
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)
         queued = self.queue.get(info.uid)
         if queued is not None:
+            self._promises.follow(queued.info, info)
             self.queue.update(info, kind, concerned=self._concerned(kind[0], queued.info, info))
         elif info.uid not in self.state.pods and not info.terminating:
             # (A pod that is known as placed here had its bind confirmed: the watch is behind.)
             self._observe(info)
+            self._promises.follow(None, info)
             self.queue.add(info, kind)
 
     def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
@@ -339,14 +400,22 @@ class Engine:
         cycle = self.cycles[name]
         return old.labels != new.labels and cycle.remote.context(old) != cycle.remote.context(new)
 
-    def _alike(self, name: str, pods: Collection[QueuedPod]) -> Iterable[Collection[QueuedPod]]:
-        """Pods of one kind by what of the cluster concerns them: each group gets one answer."""
-        cycle = self.cycles[name]
-        if not cycle.remote.has_contexts:
+    def _alike(
+        self, name: str, pods: Collection[QueuedPod], rows: NDArray[np.intp] | None
+    ) -> Iterable[Collection[QueuedPod]]:
+        """Pods of one kind by what of the cluster concerns them on these rows: each group gets one answer."""
+        cycle, nominations = self.cycles[name], self.state.nominations
+        if not (cycle.remote.has_contexts or nominations):
             return [pods]
+        names = self.state.nodes.names
+        here = None if rows is None else {names[row] for row in rows.tolist()}
         groups: dict[Hashable, list[QueuedPod]] = {}
         for pod in pods:
-            groups.setdefault(cycle.remote.context(pod.info), []).append(pod)
+            group: Hashable = cycle.remote.context(pod.info)
+            if nominations:
+                own = nominations.node_of(pod.info.uid)
+                group = group, pod.info.priority, own if here is None or own in here else None
+            groups.setdefault(group, []).append(pod)
         return groups.values()
 
     def _still_rejected_by(

@@ -86,6 +86,12 @@ class NodeTable:
         """Differs as soon as anything has changed that any decision reads."""
         return self.generation, self.pods.version, self.cluster.changes
 
+    def sketch(self) -> NodeTable:
+        """An empty table of the same cluster, for rows that are to be thought through."""
+        table = NodeTable(self.mix)
+        table.cluster = self.cluster
+        return table
+
     def view(self, rows: Rows | None = None) -> NodeView:
         """All rows, or the given ones (a slice shares memory, an index array copies)."""
         return NodeView(self, slice(0, len(self.names)) if rows is None else rows)

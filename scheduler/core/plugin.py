@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from scheduler.api_objects import ClusterObject
+    from scheduler.core.attempt import Attempt
     from scheduler.core.nodes import NodeView
     from scheduler.core.pod_info import PodInfo
+    from scheduler.core.preemption import Preemption
 
 MAX_NODE_SCORE = 100
 """Upper end of normalised scores (framework.MaxNodeScore)."""
@@ -160,6 +162,11 @@ class FilterPlugin(Plugin):
         """Reason bits and unresolvable flags for the rows of `nodes`, in their order."""
         raise NotImplementedError
 
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        """Whether another pod's being on some node can make a difference to what `filter` says of this
+        one. Only for plugins that are not row-local; yes is always a safe answer."""
+        return True
+
 
 class ScorePlugin(Plugin):
     """Says how good each node is for a pod; more is better.
@@ -201,6 +208,27 @@ class ScorePlugin(Plugin):
     def rank(self, pod: PodInfo, nodes: NodeView, feasible: Mask) -> Ranking:
         """Scores of the feasible nodes (never none), in order. Called in place of `score` and
         `normalize` for plugins that are not row-local; `nodes` are all nodes."""
+        raise NotImplementedError
+
+
+class PostFilterResult(NamedTuple):
+    """What came of trying to help a pod that fits nowhere."""
+
+    message: str
+    """Goes into the event, after what the filters said."""
+    preemption: Preemption | None = None
+    """Set if these evictions will make the pod fit."""
+    keeps_nomination: bool = False
+    """Without a preemption: whether the pod stays nominated to the node that it is nominated to."""
+    unfinished: bool = False
+    """Not all was tried for lack of time: the pod is to be tried again soon, whatever happens."""
+
+
+class PostFilterPlugin(Plugin):
+    """Tries to make room for pods that fit nowhere. Answers are not shared, whatever it `reads`."""
+
+    def post_filter(self, attempt: Attempt) -> PostFilterResult:
+        """Asked when a pod, which `attempt` knows, has been rejected by all nodes or as such."""
         raise NotImplementedError
 
 

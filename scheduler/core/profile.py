@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from scheduler.api_objects import ClusterObject
-from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
+from scheduler.core.plugin import FilterPlugin, Plugin, PostFilterPlugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 
 Key = bytes
@@ -30,11 +30,17 @@ class Profile:
     scheduler_name: str
     filters: Sequence[FilterPlugin]
     scores: Sequence[WeightedScore]
+    post_filters: Sequence[PostFilterPlugin] = ()
+    """Asked in order when no node fits, until one has made room."""
 
     @property
     def watches(self) -> frozenset[type[ClusterObject]]:
         """Kinds of objects that any of the plugins reads."""
-        plugins: list[Plugin] = [*self.filters, *(score.plugin for score in self.scores)]
+        plugins: list[Plugin] = [
+            *self.filters,
+            *(score.plugin for score in self.scores),
+            *self.post_filters,
+        ]
         return frozenset(kind for plugin in plugins for kind in plugin.watches)
 
 

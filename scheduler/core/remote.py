@@ -40,9 +40,9 @@ class RemotePlugins:
 
     def __init__(self, profile: Profile, nodes: NodeTable) -> None:
         self._nodes = nodes
-        self._filters = [(i, p) for i, p in enumerate(profile.filters) if not p.row_local]
+        self.filters = [(i, p) for i, p in enumerate(profile.filters) if not p.row_local]
         self._scores = [s for s in profile.scores if not s.plugin.row_local]
-        plugins: list[Plugin] = [plugin for _, plugin in self._filters]
+        plugins: list[Plugin] = [plugin for _, plugin in self.filters]
         self._plugins = list(dict.fromkeys([*plugins, *(s.plugin for s in self._scores)]))
 
     @property
@@ -62,7 +62,7 @@ class RemotePlugins:
         if answers is None:
             if len(kept) >= CONTEXTS_KEPT:
                 kept.clear()
-            concerned = [(i, p) for i, p in self._filters if self._concerns(p, pod)]
+            concerned = [(i, p) for i, p in self.filters if self._concerns(p, pod)]
             answers = kept[context] = RemoteAnswers(
                 FilterAnswers(concerned) if concerned else None,
                 [s for s in self._scores if s.plugin.prefers(pod, nodes)],
@@ -78,6 +78,11 @@ class RemotePlugins:
         if not self._concerns(plugin, pod):
             return None
         return np.asarray(plugin.filter(pod, self._nodes.view()).reason_bits != 0, np.bool_)
+
+    def minds(self, pod: PodInfo, other: PodInfo) -> bool:
+        """Whether another pod's being on some node can make a difference to what filters say of this one."""
+        nodes = self._nodes.view()
+        return any(plugin.minds(pod, other, nodes) for _, plugin in self.filters)
 
     def scores(self, pod: PodInfo, answers: RemoteAnswers, feasible: Mask) -> Scores:
         """int64[feasible]: the weighted sum of normalised scores."""

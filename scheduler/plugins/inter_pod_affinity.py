@@ -29,6 +29,7 @@ from scheduler.core.plugin import (
 )
 from scheduler.core.pod_index import Query, Role
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.topology_rules import AffinityTerm
 from scheduler.plugins.arguments import Arguments, read_arguments, require
 from scheduler.plugins.domains import Domains
 
@@ -93,6 +94,11 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
             bits[~_near_wanted(pod, nodes, domains)] = _AFFINITY
         return FilterResult(bits, bits == _AFFINITY)
 
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        return any(
+            _means(term, other, nodes) for term in (*pod.rules.affinity, *pod.rules.anti_affinity)
+        ) or any(_means(term, pod, nodes) for term in other.rules.anti_affinity)
+
     # ---- score
 
     def prefers(self, pod: PodInfo, nodes: NodeView) -> bool:
@@ -124,6 +130,10 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
         return Ranking(raw, _stretched(raw))
 
 
+def _means(term: AffinityTerm, pod: PodInfo, nodes: NodeView) -> bool:
+    return term.who.matches(pod.namespace, pod.labels, nodes.namespace_labels(pod.namespace))
+
+
 def _near_wanted(pod: PodInfo, nodes: NodeView, domains: Domains) -> Mask:
     """bool[n]: each term's domain holds a pod that *all* terms mean. If there is none in any domain,
     a pod that all of its own terms mean may be the first, wherever the labels are."""
@@ -140,10 +150,7 @@ def _near_wanted(pod: PodInfo, nodes: NodeView, domains: Domains) -> Mask:
 
 
 def _means_itself(pod: PodInfo, nodes: NodeView) -> bool:
-    labels = nodes.namespace_labels(pod.namespace)
-    return pod.rules.selects_itself and all(
-        term.who.matches(pod.namespace, pod.labels, labels) for term in pod.rules.affinity
-    )
+    return pod.rules.selects_itself and all(_means(term, pod, nodes) for term in pod.rules.affinity)
 
 
 def _stretched(raw: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ from scheduler.core.plugin import (
 )
 from scheduler.core.pod_index import Query
 from scheduler.core.pod_info import PodInfo
-from scheduler.core.topology_rules import SpreadConstraint, Who
+from scheduler.core.topology_rules import SpreadConstraint, Who, selects
 from scheduler.plugins.arguments import Arguments, read_arguments, require
 from scheduler.plugins.domains import HOSTNAME, Domains
 from scheduler.plugins.node_affinity import NodeAffinity
@@ -93,6 +93,11 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
             broken = np.where(ids == 0, _UNLABELLED, np.where(skew > constraint.max_skew, _SKEWED, 0))
             bits = np.where(bits == 0, broken, bits)
         return FilterResult(bits.astype(np.uint64), bits == _UNLABELLED)
+
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        return other.namespace == pod.namespace and any(
+            selects(constraint.selector, other.labels) for constraint in pod.rules.hard_spread
+        )
 
     # ---- score
 
