@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.core.budgets import Budgets
 from scheduler.core.dry_run import DryRun
@@ -15,6 +16,11 @@ from scheduler.core.nominations import Nominations
 from scheduler.core.placed_pods import PlacedPods
 from scheduler.core.plugin import Mask
 from scheduler.core.questions import Questions, Statuses
+
+_PRIORITIES_KEPT = 4
+
+DryRuns = dict[int, DryRun]
+"""By priority, of pods of one kind."""
 
 
 class Attempt:
@@ -30,19 +36,19 @@ class Attempt:
         *,
         statuses: Statuses,
         considered: Mask,
-        only_amounts_matter: bool,
+        dry_runs: DryRuns | None,
         count_reasons: Callable[[Statuses], Counter[str]],
     ) -> None:
         """`statuses`: of all nodes; `considered`: bool[n], those that the statuses are true of, none for a
-        pod that was rejected as such."""
+        pod that was rejected as such. `dry_runs`: those of pods of the same kind, or None if what evictions
+        change for the pod is more than the amounts in use on a node."""
         self._questions, self._nodes, self._placed = questions, nodes, placed
         self._nominations, self._budgets = nominations, budgets
         self._statuses = statuses
         self._curable = considered & ~statuses.unresolvable & ~statuses.passing
         self._count_reasons = count_reasons
         self.pod = questions.pod
-        self.only_amounts_matter = only_amounts_matter
-        """Whether nothing that evictions change makes a difference but the amounts in use on a node."""
+        self._dry_runs = dry_runs
         self.looks_beyond_nodes = questions.looks_beyond_nodes
         """Whether the pod's rules may concern pods on other nodes than its own."""
 
@@ -58,6 +64,10 @@ class Attempt:
 
     def name_of(self, row: int) -> str:
         return self._nodes.names[row]
+
+    def tie_break(self, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
+        """Some order of these nodes, another one for each pod and the same in every process."""
+        return self._nodes.name_hash[rows] ^ np.uint64(self.pod.uid_hash)
 
     @property
     def nominated_node(self) -> str | None:
@@ -81,16 +91,23 @@ class Attempt:
             for pod in pods
         )
 
+    @property
+    def only_amounts_matter(self) -> bool:
+        """Whether nothing that evictions change makes a difference but the amounts in use on a node."""
+        return self._dry_runs is not None
+
     def dry_run(self) -> DryRun:
-        """On all the nodes where evictions might help."""
-        return DryRun(
-            self._questions,
-            self._nodes,
-            self._placed,
-            self._nominations,
-            self._budgets,
-            np.flatnonzero(self._curable),
-        )
+        """For the nodes where evictions might help."""
+        known, priority = self._dry_runs, self.pod.priority
+        dry_run = known.get(priority) if known is not None else None
+        if dry_run is None:
+            dry_run = DryRun(self._nodes, self._placed, self._nominations)
+            if known is not None:
+                if len(known) >= _PRIORITIES_KEPT:
+                    known.clear()
+                known[priority] = dry_run
+        dry_run.begin(self._questions, self._budgets, self._curable)
+        return dry_run
 
     def count_reasons(self, statuses: Statuses) -> Counter[str]:
         """How many of some nodes, each rejected, have which reason."""

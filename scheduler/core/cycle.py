@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.attempt import Attempt
+from scheduler.core.attempt import Attempt, DryRuns
 from scheduler.core.budgets import Budgets
 from scheduler.core.filter_answers import PASSES, FilterAnswers
 from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
@@ -79,6 +79,7 @@ class _Answers:
         self.remote: dict[Context, RemoteAnswers] = {}
         self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
         self.nominated: Kept = {}
+        self.dry_runs: DryRuns = {}
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class Cycle:
             budgets,
             statuses=self._rejections(answers, remote, self._overlay(pod, answers, remote)),
             considered=considered,
-            only_amounts_matter=alone and questions.amounts_only,
+            dry_runs=answers.dry_runs if alone and questions.amounts_only else None,
             count_reasons=lambda statuses: self._count_reasons(pod, statuses),
         )
 

@@ -23,6 +23,7 @@ from scheduler.core.recent import Recent
 from scheduler.core.topology_rules import TopologyRules
 
 _LEVELS_KEPT = 4
+_LOG_KEPT = 4096
 
 Look = tuple[Signature, TopologyRules]
 """All of a pod that makes a difference to rules about other pods."""
@@ -39,6 +40,9 @@ class Nominations:
         self._looks: dict[Look, dict[str, PodInfo]] = {}
         """Nominated pods by what they look like to rules of others."""
         self._levels: Recent[int, NominatedRows] = Recent(_LEVELS_KEPT)
+        self.version = 0
+        self._log: list[str] = []
+        """Node of each of the last versions."""
 
     def __len__(self) -> int:
         return len(self._node_of)
@@ -115,9 +119,16 @@ class Nominations:
         """Names of the nodes that somebody is nominated to."""
         return self._on_node.keys()
 
+    def changed_since(self, version: int) -> Collection[str] | None:
+        """Names of nodes whose nominations have changed since; None when that is too long ago."""
+        new = self.version - version
+        return None if new > len(self._log) else set(self._log[len(self._log) - new :])
+
     def _note(self, node: str) -> None:
-        for rows in self._levels.values():
-            rows.note(node)
+        self.version += 1
+        self._log.append(node)
+        if len(self._log) > _LOG_KEPT:
+            del self._log[: _LOG_KEPT // 2]
 
 
 def _look(pod: PodInfo) -> Look:
@@ -138,33 +149,27 @@ class NominatedRows:
         self.table = nodes.sketch()
         self.rows = np.empty(0, np.intp)
         """Rows in the table of all nodes, in the order of `table`'s."""
-        self._stale = set(nominations.nodes)
-        self._generation = nodes.generation
+        self._generation, self._seen = -1, -1
         self._accounted: dict[str, dict[int, PodInfo]] = {}
         """Node name → id of each pod that is on its row → that pod."""
 
-    def note(self, node: str) -> None:
-        """Nominations to the node have changed."""
-        self._stale.add(node)
-
     def update(self) -> None:
         """Brings the rows up to date with the table of all nodes and the nominations."""
-        nodes, moved = self._nodes, False
-        if self._generation != nodes.generation:
-            for row in nodes.changed_since(self._generation).tolist():
-                if nodes.names[row] in self._accounted:
-                    self._stale.add(nodes.names[row])
-            moved = nodes.last_object_change > self._generation
-            if moved:
-                self._stale.update(name for name in self._accounted if name not in nodes.row_of)
-            self._generation = nodes.generation
-        elif not self._stale:
+        nodes, nominations = self._nodes, self._nominations
+        if (self._generation, self._seen) == (nodes.generation, nominations.version):
             return
-        for name in self._stale:
+        changed = nominations.changed_since(self._seen)
+        stale = {*nominations.nodes, *self._accounted} if changed is None else set(changed)
+        names = (nodes.names[row] for row in nodes.changed_since(self._generation).tolist())
+        stale.update(name for name in names if name in self._accounted)
+        moved = nodes.last_object_change > self._generation
+        if moved:
+            stale.update(name for name in self._accounted if name not in nodes.row_of)
+        self._generation, self._seen = nodes.generation, nominations.version
+        for name in stale:
             self._redo(name)
-        if moved or self._stale:
+        if moved or stale:
             self.rows = np.array([nodes.row_of[name] for name in self.table.names], np.intp)
-        self._stale.clear()
 
     def _redo(self, name: str) -> None:
         nominated = [pod for pod in self._nominations.on(name) if pod.priority >= self._level]

@@ -59,9 +59,7 @@ class Overlays:
             rows, statuses = rows[known], statuses.take(known)
             asked = self._ask(questions, singly)
             rows = np.concatenate([rows, asked.rows])
-            statuses = Statuses(
-                *(np.concatenate(pair) for pair in zip(statuses, asked.statuses, strict=True))
-            )
+            statuses = statuses.followed_by(asked.statuses)
         rejecting = ~statuses.passing
         return Overlay(rows[rejecting], statuses.take(rejecting))
 

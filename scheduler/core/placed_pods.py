@@ -46,6 +46,11 @@ class PlacedPods:
         self.offset = np.empty(0, np.intp)
         """Of each node: its first row here."""
         self.count = np.empty(0, np.intp)
+        self.read_at = np.empty(0, np.int64)
+        """Of each node: the version at which its pods were read last."""
+        self.version = 0
+        self.epoch = 0
+        """Bumped when all rows have moved."""
         self._used = self._wasted = 0
 
     def update(self) -> None:
@@ -54,11 +59,13 @@ class PlacedPods:
         if nodes.resources is not self._resources or self._wasted > self._used // 2 + _MIN_CAPACITY:
             self._resources = nodes.resources
             self._generation, self._used, self._wasted = -1, 0, 0
+            self.epoch += 1
             self.infos.clear()
             self.count[:] = 0
         if len(self.count) < n:
-            self.offset = _widened(self.offset, 2 * n)
-            self.count = _widened(self.count, 2 * n)
+            self.offset = widened(self.offset, 2 * n)
+            self.count = widened(self.count, 2 * n)
+            self.read_at = widened(self.read_at, 2 * n)
         missing = AMOUNTS_BEFORE_RESOURCES + len(nodes.resources) - self.amounts.shape[1]
         if missing:
             more = np.zeros((len(self.amounts), missing), np.int64)
@@ -67,34 +74,49 @@ class PlacedPods:
         if self._renewed:
             changed += [nodes.row_of[name] for name in self._renewed if name in nodes.row_of]
             self._renewed.clear()
-        for row in changed:
-            self._read(row)
+        if changed:
+            self.version += 1
+            self._read(changed)
         self._generation = nodes.generation
 
     def of(self, row: int) -> range:
         """Rows here of the pods on a node."""
         return range(int(self.offset[row]), int(self.offset[row] + self.count[row]))
 
-    def _read(self, row: int) -> None:
-        pods = sorted(self._pods_on(self._nodes.names[row]), key=_by_importance)
-        begin, end = self._used, self._used + len(pods)
+    def below(self, priority: int, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Of each of n nodes: how many pods have a lower priority, and where these begin."""
+        lower = np.zeros(self._used + 1, np.intp)
+        np.cumsum(self.priority[: self._used] < priority, out=lower[1:])
+        begin, end = self.offset[:n], self.offset[:n] + self.count[:n]
+        eligible = lower[end] - lower[begin]
+        return eligible, end - eligible
+
+    def _read(self, rows: Iterable[int]) -> None:
+        """The pods of these nodes, anew."""
+        resources, width = self._nodes.resources, self.amounts.shape[1]
+        begin = end = self._used
+        amounts: list[list[int]] = []
+        for row in rows:
+            pods = sorted(self._pods_on(self._nodes.names[row]), key=_by_importance)
+            self._wasted += int(self.count[row])
+            self.offset[row], self.count[row], self.read_at[row] = end, len(pods), self.version
+            self.infos += pods
+            end += len(pods)
+            for pod in pods:
+                taken = [1, *pod.nonzero_requests, *[0] * (width - AMOUNTS_BEFORE_RESOURCES)]
+                for name, amount in pod.usage.items():
+                    taken[AMOUNTS_BEFORE_RESOURCES + resources[name]] = amount
+                amounts.append(taken)
         if end > len(self.priority):
             capacity = max(_MIN_CAPACITY, 2 * end)
-            self.priority, self.start = _widened(self.priority, capacity), _widened(self.start, capacity)
-            self.amounts = _widened(self.amounts, capacity)
-        self._wasted += int(self.count[row])
+            self.priority, self.start = widened(self.priority, capacity), widened(self.start, capacity)
+            self.amounts = widened(self.amounts, capacity)
+        if end > begin:
+            new = self.infos[begin:]
+            self.priority[begin:end] = [pod.priority for pod in new]
+            self.start[begin:end] = [start_time_s(pod) for pod in new]
+            self.amounts[begin:end] = amounts
         self._used = end
-        self.offset[row], self.count[row] = begin, len(pods)
-        self.infos.extend(pods)
-        resources = self._nodes.resources
-        for i, pod in enumerate(pods, start=begin):
-            self.priority[i], self.start[i] = pod.priority, start_time_s(pod)
-            amounts = self.amounts[i]
-            amounts[:] = 0
-            amounts[0] = 1
-            amounts[1:AMOUNTS_BEFORE_RESOURCES] = pod.nonzero_requests
-            for name, amount in pod.usage.items():
-                amounts[AMOUNTS_BEFORE_RESOURCES + resources[name]] = amount
 
 
 def start_time_s(pod: PodInfo) -> int:
@@ -111,7 +133,9 @@ def _by_importance(pod: PodInfo) -> tuple[int, bool, str, str, str]:
     return -pod.priority, not pod.started, pod.started, created, pod.uid
 
 
-def _widened(column: NDArray[A], capacity: int) -> NDArray[A]:
+def widened(column: NDArray[A], capacity: int) -> NDArray[A]:
+    """The column with this many rows: zeros at the end, or cut off."""
     wider = np.zeros((capacity, *column.shape[1:]), column.dtype)
-    wider[: len(column)] = column
+    kept = min(len(column), capacity)
+    wider[:kept] = column[:kept]
     return wider

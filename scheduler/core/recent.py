@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -28,6 +28,3 @@ class Recent(Generic[K, T]):
         if len(self._entries) > self._limit:
             self._entries.popitem(last=False)
         return entry
-
-    def values(self) -> Iterable[T]:
-        return self._entries.values()

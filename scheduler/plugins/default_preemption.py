@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.api_objects import PodDisruptionBudget
 from scheduler.core.attempt import Attempt
 from scheduler.core.cycle import fit_error
-from scheduler.core.dry_run import Candidates, DryRun
+from scheduler.core.dry_run import Costs, DryRun
 from scheduler.core.plugin import PostFilterPlugin, PostFilterResult
 from scheduler.core.preemption import Preemption
 from scheduler.plugins.arguments import Arguments, read_arguments, require
@@ -28,8 +29,10 @@ NOT_HELPFUL = "Preemption is not helpful for scheduling"
 NO_VICTIMS = "No preemption victims found for incoming pod"
 MOST_ROWS_PASSED = 1_000_000
 """How many rows of nodes filters that look at other nodes may go through for one pod: some 50 ms."""
-_ROWS_PER_TRIAL = 2000
+_ROWS_PER_TRIAL = 5000
 """As many of them cost what it takes to try a node for which no such filter is asked."""
+_AT_ONCE = 64
+"""Nodes that are tried side by side where rules look at one node."""
 
 
 class DefaultPreemptionArgs(Arguments, frozen=True):
@@ -65,15 +68,15 @@ class DefaultPreemption(PostFilterPlugin):
             return PostFilterResult(f"preemption: {refusal}", keeps_nomination=True)
         dry_run = attempt.dry_run()
         finished = self._search(attempt, dry_run)
-        candidates = dry_run.candidates()
-        if not len(candidates.rows):
+        rows, costs = dry_run.candidates()
+        if not len(rows):
             message = f"preemption: {_fit_error(attempt, dry_run)}"
             return PostFilterResult(message, unfinished=not finished)
-        best = _best(candidates)
-        row, node = int(candidates.rows[best]), attempt.name_of(int(candidates.rows[best]))
-        victims = dry_run.victims_on(row)
+        best = _best(costs, attempt.tie_break(rows))
+        row = int(rows[best])
+        node, victims = attempt.name_of(row), dry_run.victims_on(row)
         message = f"found a potential placement for pod on node {node}, preempting {len(victims)} victims"
-        preemption = Preemption(node, victims, int(candidates.violations[best]))
+        preemption = Preemption(node, victims, int(costs.violations[best]))
         return PostFilterResult(f"preemption: {message}", preemption)
 
     def _search(self, attempt: Attempt, dry_run: DryRun) -> bool:
@@ -81,18 +84,18 @@ class DefaultPreemption(PostFilterPlugin):
         if attempt.only_amounts_matter:
             dry_run.try_amounts()
             return True
-        evictable = np.flatnonzero(dry_run.evictable)
+        evictable = dry_run.evictable
         n = len(evictable)
         if not n:
             return True
-        enough = max(len(dry_run.evictable) * self._percentage // 100, self._absolute)
-        at_once = 1 if attempt.looks_beyond_nodes else enough
-        places = np.roll(evictable, -(self._next % n))
+        enough = max((n + dry_run.without_victims) * self._percentage // 100, self._absolute)
+        at_once = 1 if attempt.looks_beyond_nodes else _AT_ONCE
+        rows = np.roll(evictable, -(self._next % n))
         found = tried = 0
         while tried < n:
-            found += dry_run.try_out(places[tried : tried + at_once])
+            found += dry_run.try_out(rows[tried : tried + at_once])
             tried = min(tried + at_once, n)
-            if found >= enough and not dry_run.candidates().violations.all():
+            if found >= enough and not dry_run.candidates()[1].violations.all():
                 break
             if attempt.rows_passed + tried * _ROWS_PER_TRIAL > MOST_ROWS_PASSED:
                 break
@@ -110,18 +113,18 @@ def _ineligible(attempt: Attempt) -> str:
     return ""
 
 
-def _best(candidates: Candidates) -> int:
-    """The place of the candidate that hurts least (pickOneNodeForPreemption)."""
-    places = np.arange(len(candidates.rows))
-    for costs in (
-        candidates.violations,
-        candidates.highest,
-        candidates.priorities,
-        candidates.victims,
-        -candidates.started,
-        candidates.tie_break,
+def _best(costs: Costs, tie_break: NDArray[np.uint64]) -> int:
+    """The place of the node where evictions hurt least (pickOneNodeForPreemption)."""
+    places = np.arange(len(tie_break))
+    for column in (
+        costs.violations,
+        costs.highest,
+        costs.priorities,
+        costs.victims,
+        -costs.started,
+        tie_break,
     ):
-        here = costs[places]
+        here = column[places]
         places = places[here == here.min()]
         if len(places) == 1:
             break
@@ -130,9 +133,8 @@ def _best(candidates: Candidates) -> int:
 
 def _fit_error(attempt: Attempt, dry_run: DryRun) -> str:
     """Why evicting pods helps on no node, as kube-scheduler puts it."""
-    counts: Counter[str] = attempt.count_reasons(dry_run.statuses.take(~dry_run.statuses.passing))
-    tried_in_vain = int(np.count_nonzero(~dry_run.statuses.passing))
-    without_victims = int(np.count_nonzero(~dry_run.evictable))
+    in_vain, without_victims = dry_run.in_vain(), dry_run.without_victims
+    counts: Counter[str] = attempt.count_reasons(in_vain)
     counts[NO_VICTIMS] += without_victims
-    counts[NOT_HELPFUL] += attempt.nodes - tried_in_vain - without_victims
+    counts[NOT_HELPFUL] += attempt.nodes - len(in_vain.first) - without_victims
     return fit_error(attempt.nodes, counts)
