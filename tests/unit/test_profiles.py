@@ -260,8 +260,8 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ),
         (
             "NodeView",
-            "allocatable capacity carrying cluster concerning count declared_features image image_generation label "
-            "matching mix named names namespace_labels "
+            "allocatable capacity carrying cluster concerning count declared_features image image_generation "
+            "label matching mix named names namespace_labels "
             "nonzero_requested pod_count pod_limit ports requested resources taints unschedulable",
         ),
         (
