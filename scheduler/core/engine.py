@@ -315,16 +315,18 @@ class Engine:
     def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
         """Whether other pods' rules see the pod otherwise than before: its key does not show that."""
         cycle = self.cycles[name]
-        return old.labels != new.labels and cycle.remote.context(old) != cycle.remote.context(new)
+        return old.labels != new.labels and (
+            cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
+        )
 
     def _alike(self, name: str, pods: Collection[QueuedPod]) -> Iterable[Collection[QueuedPod]]:
         """Pods of one kind by what of the cluster concerns them: each group gets one answer."""
         cycle = self.cycles[name]
-        if not cycle.remote.has_contexts:
+        if not cycle.remote.has_filter_contexts:
             return [pods]
         groups: dict[Hashable, list[QueuedPod]] = {}
         for pod in pods:
-            groups.setdefault(cycle.remote.context(pod.info), []).append(pod)
+            groups.setdefault(cycle.remote.filter_context(pod.info), []).append(pod)
         return groups.values()
 
     def _still_rejected_by(

@@ -14,7 +14,7 @@ import numpy as np
 
 from scheduler.core.filter_answers import FilterAnswers
 from scheduler.core.nodes import NodeTable, Stamp
-from scheduler.core.plugin import FilterPlugin, Mask, Plugin, Scores
+from scheduler.core.plugin import FilterPlugin, Mask, Plugin, Scores, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
 
@@ -44,11 +44,18 @@ class RemotePlugins:
         self._scores = [s for s in profile.scores if not s.plugin.row_local]
         plugins: list[Plugin] = [plugin for _, plugin in self._filters]
         self._plugins = list(dict.fromkeys([*plugins, *(s.plugin for s in self._scores)]))
+        self._reads_workloads = any(p.wakes_on & Wake.WORKLOAD for _, p in self._filters)
 
     @property
-    def has_contexts(self) -> bool:
-        """Whether pods of one key may differ in their context as things stand."""
-        return bool(self._plugins) and self._nodes.pods.carries_terms
+    def has_filter_contexts(self) -> bool:
+        """Whether pods of one key may differ in their filter context as things stand."""
+        return bool(self._filters) and (self._nodes.pods.carries_terms or self._reads_workloads)
+
+    def filter_context(self, pod: PodInfo) -> Context:
+        """What of the cluster concerns filters of the pod beyond its key."""
+        nodes = self._nodes.view()
+        contexts = [(p, p.context(pod, nodes)) for _, p in self._filters]
+        return tuple([context if context and p.applies_in(context) else () for p, context in contexts])
 
     def context(self, pod: PodInfo) -> Context:
         """What of the cluster concerns the pod beyond its key."""
@@ -88,4 +95,7 @@ class RemotePlugins:
         return total
 
     def _concerns(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
-        return plugin.applies(pod) or bool(plugin.context(pod, self._nodes.view()))
+        if plugin.applies(pod):
+            return True
+        context = plugin.context(pod, self._nodes.view())
+        return bool(context) and plugin.applies_in(context)
