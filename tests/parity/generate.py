@@ -59,7 +59,7 @@ def random_cluster(number: int) -> Json:
     }
     if rng.random() < 0.45:
         cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
-    if rng.random() < 0.5:
+    if rng.random() < 0.65:
         random_spread_defaults.add(rng, cluster)
     return cluster
 

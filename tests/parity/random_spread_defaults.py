@@ -36,9 +36,10 @@ def add(rng: Random, cluster: Json) -> None:
             # An empty label is a domain of its own, and all but the same as none.
             node["metadata"]["labels"][ZONE] = rng.choice(["a", "a", "b", "c", ""] if missing else "abc")
     pod = cluster["pod"]
-    if rng.random() < 0.5:
+    services, controller = rng.choice([(True, False), (False, True), (True, True)])
+    if services:
         cluster["objects"] += [_service(rng, f"s{i}", pod) for i in range(rng.choice([1, 1, 2, 4]))]
-    if rng.random() < 0.6:
+    if controller:
         _own(rng, cluster, pod)
     if rng.random() < 0.3:
         config = {"name": "PodTopologySpread", "args": _arguments(rng)}
