@@ -111,7 +111,8 @@ class App:
         self._writer = Writer(
             client,
             on_bound=self.loop.on_bound,
-            may_bind=self._leads,
+            on_deleted=self.loop.on_deleted,
+            leads=self._leads,
             limits=WriterLimits(qps=connection.qps, burst=connection.burst),
             on_drop=lambda work, why: self.metrics.shed.labels(work, why).inc(),
             on_retry=lambda work: self.metrics.retries.labels(work).inc(),

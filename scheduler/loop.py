@@ -20,10 +20,12 @@ from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.objects import K
 from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Refused
+from scheduler.kube.deletion import DeletionOutcome
 from scheduler.kube.payloads import BindRequest
 from scheduler.kube.reports import PodReports
 from scheduler.kube.writer import Writer
 from scheduler.observe.metrics import Metrics
+from scheduler.preempting import Preempting
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +45,8 @@ class _Bind:
 class SchedulingLoop:
     """`may_decide` says whether a decision now would be ours to make and built on a true picture.
 
-    Give `on_bound` to the writer; it is called once per bind with what became of it.
+    Give `on_bound` and `on_deleted` to the writer; they are told once what became of each bind and of
+    each victim's deletion.
     """
 
     def __init__(
@@ -60,11 +63,15 @@ class SchedulingLoop:
         self._on_first_turn = on_first_turn
         self._work = asyncio.Event()
         self._binds: dict[str, _Bind] = {}
+        self._preempting = Preempting(
+            engine, metrics, is_binding=self._binds.__contains__, recall_bind=self._recall_bind
+        )
         self.last_turn_at = clock()
 
     def connect(self, writer: Writer, reports: PodReports) -> None:
         """Where decisions go; before `run`."""
         self._writer, self._reports = writer, reports
+        self._preempting.connect(writer, reports)
 
     @property
     def binds_under_way(self) -> int:
@@ -122,7 +129,10 @@ class SchedulingLoop:
         if decision.node is None:
             if decision.verdict is Verdict.ERROR:
                 log.error("deciding failed", pod=info.name, message=decision.message)
-            self._reports.undecided(decision)
+            if decision.preemption is not None:
+                self._preempting.start(decision, decision.preemption)
+            else:
+                self._reports.undecided(decision)
             return
         metadata = info.pod.metadata
         self._binds[info.uid] = _Bind(decision, started)
@@ -149,6 +159,12 @@ class SchedulingLoop:
                 self._engine.bind_failed(uid)
                 self._metrics.bind_refused(decision, seconds)
                 self._reports.bind_refused(decision, message)
+        self._preempting.bind_ended(uid, outcome)
+        self.wake()
+
+    def on_deleted(self, uid: str, outcome: DeletionOutcome) -> None:
+        """For `Writer`: the definite end of a victim's deletion."""
+        self._preempting.on_deleted(uid, outcome)
         self.wake()
 
     # ---- what the watches say
@@ -158,6 +174,7 @@ class SchedulingLoop:
             self.unreadable("pods", pod_name(pod), error)
         for uid in [uid for uid in self._binds if not self._engine.knows(uid)]:
             self._drop_bind(uid)
+        self._preempting.forget_all_but(self._engine.knows)
         self._reports.forget_all_but(self._engine.knows)
         self.wake()
 
@@ -166,11 +183,14 @@ class SchedulingLoop:
             self._engine.upsert_pod(pod)
         except ValueError as error:
             self.unreadable("pods", pod_name(pod), error)
+        if pod.spec.node_name:
+            self._preempting.preemptor_gone(pod.metadata.uid)
         self.wake()
 
     def delete_pod(self, pod: Pod) -> None:
         uid = pod.metadata.uid
         self._engine.remove_pod(uid)
+        self._preempting.pod_gone(uid)
         self._reports.forget(uid)
         self._drop_bind(uid)
         self.wake()
@@ -219,6 +239,14 @@ class SchedulingLoop:
         """An object that could not be read is skipped: it must not stop all the others."""
         self._metrics.unreadable.labels(resource).inc()
         log.error("skipped an object that can't be read", resource=resource, name=name, error=str(error))
+
+    def _recall_bind(self, uid: str) -> bool:
+        """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
+        if uid not in self._binds or not self._writer.cancel_unsent(uid):
+            return False
+        del self._binds[uid]
+        self._engine.bind_failed(uid)
+        return True
 
     def _drop_bind(self, uid: str) -> None:
         if self._binds.pop(uid, None) is not None:

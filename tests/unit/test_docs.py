@@ -243,6 +243,7 @@ def metrics() -> Metrics:
             metrics.bound(decision, 0.01, 0.02)
     metrics.on_request("GET", "200", 0.01)
     metrics.leader.labels("wholepod").set(1)
+    metrics.victims.labels("a")
     metrics.shed.labels("a", "b")
     for counter in (metrics.binds, metrics.retries, metrics.unreadable):
         counter.labels("any").inc()
