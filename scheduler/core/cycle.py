@@ -102,7 +102,9 @@ class Cycle:
         cached_kinds: int = CACHED_KINDS,
     ) -> None:
         self.profile, self._nodes = profile, nodes
-        self._nominations = nominations or Nominations(nodes, lambda node: ())
+        if nominations is None:  # (an empty one is false)
+            nominations = Nominations(nodes, lambda node: ())
+        self._nominations = nominations
         filters = list(enumerate(profile.filters))
         self._static_filters = [(i, p) for i, p in filters if p.row_local and not p.reads_usage]
         self._usage_filters = [(i, p) for i, p in filters if p.row_local and p.reads_usage]
@@ -358,7 +360,7 @@ class Cycle:
             self._nodes,
             static=_statuses(answers.static),
             usage=answers.usage.filters,
-            remote=self.remote.filters,
+            remote=self.remote,
         )
 
     def _rejections(self, answers: _Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:

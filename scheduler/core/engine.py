@@ -398,20 +398,22 @@ class Engine:
     def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
         """Whether other pods' rules see the pod otherwise than before: its key does not show that."""
         cycle = self.cycles[name]
-        return old.labels != new.labels and cycle.remote.context(old) != cycle.remote.context(new)
+        return old.labels != new.labels and (
+            cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
+        )
 
     def _alike(
         self, name: str, pods: Collection[QueuedPod], rows: NDArray[np.intp] | None
     ) -> Iterable[Collection[QueuedPod]]:
         """Pods of one kind by what of the cluster concerns them on these rows: each group gets one answer."""
         cycle, nominations = self.cycles[name], self.state.nominations
-        if not (cycle.remote.has_contexts or nominations):
+        if not (cycle.remote.has_filter_contexts or nominations):
             return [pods]
         names = self.state.nodes.names
         here = None if rows is None else {names[row] for row in rows.tolist()}
         groups: dict[Hashable, list[QueuedPod]] = {}
         for pod in pods:
-            group: Hashable = cycle.remote.context(pod.info)
+            group: Hashable = cycle.remote.filter_context(pod.info)
             if nominations:
                 own = nominations.node_of(pod.info.uid)
                 group = group, pod.info.priority, own if here is None or own in here else None

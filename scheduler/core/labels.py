@@ -31,6 +31,10 @@ class InternedColumn(Generic[V]):
             self.values.append(value)
         self.ids[row] = known
 
+    def id_of(self, value: V) -> int | None:
+        """The id of a value that some row has or had."""
+        return self._id_of.get(value)
+
     def grow(self, capacity: int) -> None:
         self.ids = np.concatenate([self.ids, np.zeros(capacity - len(self.ids), np.int32)])
 

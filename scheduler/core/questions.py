@@ -17,6 +17,7 @@ from scheduler.core.filter_answers import PASSES
 from scheduler.core.nodes import NodeTable, NodeView
 from scheduler.core.plugin import Bits, FilterPlugin, FilterResult, Mask
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.remote import RemotePlugins
 from scheduler.core.transaction import Transaction
 
 NumberedFilters = Sequence[tuple[int, FilterPlugin]]
@@ -87,10 +88,10 @@ class Questions:
         *,
         static: Statuses,
         usage: NumberedFilters,
-        remote: NumberedFilters,
+        remote: RemotePlugins,
     ) -> None:
         """`static`: of all nodes, by filters that read no usage. `usage`: row-local ones that do and
-        have something to say of the pod. `remote`: all of those that look at other nodes."""
+        have something to say of the pod."""
         self.pod, self._nodes = pod, nodes
         self.static, self.usage, self._remote = static, usage, remote
         self.rows_passed = 0
@@ -104,8 +105,7 @@ class Questions:
     @property
     def looks_beyond_nodes(self) -> bool:
         """Whether filters that look at other nodes have anything to say of the pod."""
-        everything = self._nodes.view()
-        return any(p.applies(self.pod) or p.context(self.pod, everything) for _, p in self._remote)
+        return any(self._remote.concerns(plugin, self.pod) for _, plugin in self._remote.filters)
 
     def row_local(self, rows: NDArray[np.intp], nodes: NodeView | None = None) -> Statuses:
         """Of these rows, by row-local filters; `nodes` may show them other than they are."""
@@ -120,10 +120,8 @@ class Questions:
     def everybody(self, rows: NDArray[np.intp]) -> Statuses:
         """Of these rows, by all filters."""
         statuses, everything = self.row_local(rows), self._nodes.view()
-        for index, plugin in self._remote:
-            if not (statuses.first > index).any():
-                continue
-            if not (plugin.applies(self.pod) or plugin.context(self.pod, everything)):
+        for index, plugin in self._remote.filters:
+            if not (statuses.first > index).any() or not self._remote.concerns(plugin, self.pod):
                 continue
             self.rows_passed += everything.count
             bits, unresolvable = plugin.filter(self.pod, everything)

@@ -14,7 +14,7 @@ import numpy as np
 
 from scheduler.core.filter_answers import FilterAnswers
 from scheduler.core.nodes import NodeTable, Stamp
-from scheduler.core.plugin import FilterPlugin, Mask, Plugin, Scores
+from scheduler.core.plugin import FilterPlugin, Mask, Plugin, Scores, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
 
@@ -44,11 +44,18 @@ class RemotePlugins:
         self._scores = [s for s in profile.scores if not s.plugin.row_local]
         plugins: list[Plugin] = [plugin for _, plugin in self.filters]
         self._plugins = list(dict.fromkeys([*plugins, *(s.plugin for s in self._scores)]))
+        self._reads_workloads = any(p.wakes_on & Wake.WORKLOAD for _, p in self.filters)
 
     @property
-    def has_contexts(self) -> bool:
-        """Whether pods of one key may differ in their context as things stand."""
-        return bool(self._plugins) and self._nodes.pods.carries_terms
+    def has_filter_contexts(self) -> bool:
+        """Whether pods of one key may differ in their filter context as things stand."""
+        return bool(self.filters) and (self._nodes.pods.carries_terms or self._reads_workloads)
+
+    def filter_context(self, pod: PodInfo) -> Context:
+        """What of the cluster concerns filters of the pod beyond its key."""
+        nodes = self._nodes.view()
+        contexts = [(p, p.context(pod, nodes)) for _, p in self.filters]
+        return tuple([context if context and p.applies_in(context) else () for p, context in contexts])
 
     def context(self, pod: PodInfo) -> Context:
         """What of the cluster concerns the pod beyond its key."""
@@ -62,7 +69,7 @@ class RemotePlugins:
         if answers is None:
             if len(kept) >= CONTEXTS_KEPT:
                 kept.clear()
-            concerned = [(i, p) for i, p in self.filters if self._concerns(p, pod)]
+            concerned = [(i, p) for i, p in self.filters if self.concerns(p, pod)]
             answers = kept[context] = RemoteAnswers(
                 FilterAnswers(concerned) if concerned else None,
                 [s for s in self._scores if s.plugin.prefers(pod, nodes)],
@@ -75,7 +82,7 @@ class RemotePlugins:
 
     def rejecting(self, plugin: FilterPlugin, pod: PodInfo) -> Mask | None:
         """bool[all nodes]: where this one plugin rejects the pod; None when it has nothing to say."""
-        if not self._concerns(plugin, pod):
+        if not self.concerns(plugin, pod):
             return None
         return np.asarray(plugin.filter(pod, self._nodes.view()).reason_bits != 0, np.bool_)
 
@@ -92,5 +99,9 @@ class RemotePlugins:
             total += weighted.plugin.rank(pod, nodes, feasible).normalized * weighted.weight
         return total
 
-    def _concerns(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
-        return plugin.applies(pod) or bool(plugin.context(pod, self._nodes.view()))
+    def concerns(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
+        """Whether the filter has anything to say of the pod as things stand."""
+        if plugin.applies(pod):
+            return True
+        context = plugin.context(pod, self._nodes.view())
+        return bool(context) and plugin.applies_in(context)

@@ -10,7 +10,14 @@ from scheduler.config import PluginSet, ProfileConfig
 from scheduler.core.plugin import FilterPlugin, Plugin, PostFilterPlugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
-from scheduler.plugins import DEFAULT_SCORES, FILTERS, POST_FILTERS, PluginError, load
+from scheduler.plugins import (
+    DEFAULT_ARGUMENTS,
+    DEFAULT_SCORES,
+    FILTERS,
+    POST_FILTERS,
+    PluginError,
+    load,
+)
 
 P = TypeVar("P", bound=Plugin)
 _ANY_POD = PodInfo(Pod())
@@ -35,6 +42,8 @@ def _build(config: ProfileConfig) -> Profile:
         if entry.name not in {**filters, **scores, **post_filters}:
             raise PluginError(f"pluginConfig names {entry.name}, which is not enabled in this profile")
         args[entry.name] = entry.args
+    for name, defaults in DEFAULT_ARGUMENTS[config.effective_preset].items():
+        args[name] = {**defaults, **args.get(name, {})}
     # A plugin that both filters and scores is one instance.
     instances = {name: _instance(name, args.get(name)) for name in {**filters, **scores, **post_filters}}
     return Profile(
