@@ -49,7 +49,7 @@ class Attempt:
         self._count_reasons = count_reasons
         self.pod = questions.pod
         self._dry_runs = dry_runs
-        self.looks_beyond_nodes = questions.looks_beyond_nodes
+        self.looks_beyond_nodes = bool(questions.remote)
         """Whether the pod's rules may concern pods on other nodes than its own."""
 
     @property

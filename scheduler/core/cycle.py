@@ -109,7 +109,7 @@ class Cycle:
         self._static_filters = [(i, p) for i, p in filters if p.row_local and not p.reads_usage]
         self._usage_filters = [(i, p) for i, p in filters if p.row_local and p.reads_usage]
         self.remote = RemotePlugins(profile, nodes)
-        self._overlays = Overlays(nodes, self._nominations, self.remote)
+        self._overlays = Overlays(nodes, self._nominations)
         self._read_static_key = key_reader([p for _, p in self._static_filters])
         self._usage_scores = [s for s in profile.scores if s.plugin.row_local and s.plugin.reads_usage]
         plugins: list[FilterPlugin | ScorePlugin] = [
@@ -141,20 +141,19 @@ class Cycle:
         totals = answers.total
         if remote.filters is not None:
             totals = np.where(remote.filters.first == PASSES, totals, _INFEASIBLE)
-        overlay = self._overlay(pod, answers, remote)
+        overlay, own = self._overlay(pod, answers, remote), -1
         if overlay is not None:
             totals = totals.copy()
             totals[overlay.rows] = _INFEASIBLE
-            nominated = self._nodes.row_of.get(self._nominations.node_of(pod.uid) or "")
-            if nominated is not None and totals[nominated] != _INFEASIBLE:
-                return Placement(self._nodes.names[nominated])
-        candidates = None
-        if prefilter.node_names is not None:
-            candidates = self._rows_named(prefilter.node_names)
+            own = self._own_row(pod)
+            if own >= 0 and totals[own] != _INFEASIBLE:
+                return Placement(self._nodes.names[own])
+        candidates = self._considered(prefilter, own)
+        if candidates is not None:
             totals = totals[candidates]
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
-            return self._failure(pod, answers, remote, candidates, overlay)
+            return self._failure(pod, answers, remote, candidates, overlay, own)
         preferences = self._preferences.of(pod, key)
         if preferences or remote.scores or not (answers.alone or answers.sums):
             rows = np.flatnonzero(totals != _INFEASIBLE)
@@ -173,14 +172,14 @@ class Cycle:
         nodes, n = self._nodes, len(self._nodes)
         answers = self._answers(pod, key)
         remote = self.remote.answers(pod, answers.remote)
-        prefilter, questions = answers.prefilter.result, self._questions(pod, answers)
-        considered = np.full(n, prefilter.rejection is None)
-        if prefilter.node_names is not None:
-            considered[:] = False
-            considered[self._rows_named(prefilter.node_names)] = True
-        alone = remote.filters is None and not self._nominations.nodes_of_those(
-            lambda other: self.remote.minds(pod, other)
+        prefilter, questions = answers.prefilter.result, self._questions(pod, answers, remote)
+        considered, rows = (
+            np.full(n, prefilter.rejection is None),
+            self._considered(prefilter, self._own_row(pod)),
         )
+        if rows is not None:
+            considered[:] = False
+            considered[rows] = True
         return Attempt(
             questions,
             nodes,
@@ -189,7 +188,7 @@ class Cycle:
             budgets,
             statuses=self._rejections(answers, remote, self._overlay(pod, answers, remote)),
             considered=considered,
-            dry_runs=answers.dry_runs if alone and questions.amounts_only else None,
+            dry_runs=answers.dry_runs if questions.amounts_only else None,
             count_reasons=lambda statuses: self._count_reasons(pod, statuses),
         )
 
@@ -218,11 +217,18 @@ class Cycle:
                 rejected_by.add(plugin.name)
                 left &= ~rejecting
         if left.any() and self._nominations:
-            questions = self._questions(pod, self._answers(pod, self.read_key(pod)))
+            answers = self._answers(pod, self.read_key(pod))
+            questions = self._questions(pod, answers, self.remote.answers(pod, answers.remote))
             overlay = self._overlays.of_few(questions, rows[left])
             rejected_by.update(self.profile.filters[i].name for i in overlay.statuses.first.tolist())
             left[left] = ~np.isin(rows[left], overlay.rows)
         return None if left.any() else frozenset(rejected_by)
+
+    def rejections(self, pod: PodInfo) -> Statuses:
+        """Of all nodes, what `place` goes by, for tools that show it."""
+        answers = self._answers(pod, self.read_key(pod))
+        remote = self.remote.answers(pod, answers.remote)
+        return self._rejections(answers, remote, self._overlay(pod, answers, remote))
 
     def explain(self, pod: PodInfo) -> tuple[list[FilterAnswers], dict[str, Scores]]:
         """(answers of the groups of filters, raw scores int64[n] by plugin), for tools that show them.
@@ -235,6 +241,17 @@ class Cycle:
         return _groups(answers, remote), raw | self._preferences.raw(pod, key)
 
     # ---- internals
+
+    def _own_row(self, pod: PodInfo) -> int:
+        """Of the node that the pod is nominated to; -1 if there is none."""
+        return self._nodes.row_of.get(self._nominations.node_of(pod.uid) or "", -1)
+
+    def _considered(self, prefilter: PreFilterResult, own: int) -> NDArray[np.intp] | None:
+        """Rows of the only nodes that are looked at, None for all; the pod's own is looked at anyway."""
+        if prefilter.node_names is None:
+            return None
+        rows = self._rows_named(prefilter.node_names)
+        return rows if own < 0 or own in rows else np.append(rows, own)
 
     def _rows_named(self, names: Iterable[str]) -> NDArray[np.intp]:
         """Rows of those of the nodes that exist."""
@@ -352,15 +369,15 @@ class Cycle:
         if not self._nominations:
             return None
         everywhere = None if remote.filters is None else _statuses(remote.filters)
-        return self._overlays.of(self._questions(pod, answers), answers.nominated, everywhere)
+        return self._overlays.of(self._questions(pod, answers, remote), answers.nominated, everywhere)
 
-    def _questions(self, pod: PodInfo, answers: _Answers) -> Questions:
+    def _questions(self, pod: PodInfo, answers: _Answers, remote: RemoteAnswers) -> Questions:
         return Questions(
             pod,
             self._nodes,
             static=_statuses(answers.static),
             usage=answers.usage.filters,
-            remote=self.remote,
+            remote=remote.filters.filters if remote.filters is not None else (),
         )
 
     def _rejections(self, answers: _Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:
@@ -380,20 +397,24 @@ class Cycle:
         remote: RemoteAnswers,
         candidates: NDArray[np.intp] | None,
         overlay: Overlay | None,
+        own: int,
     ) -> Placement:
         """Why not, kept until the table changes."""
         stamp, n = self._nodes.stamp, len(self._nodes)
         kept = answers.failures.get(remote)
         if kept is not None and kept[0] == stamp and overlay is None:
             return kept[1]
-        rejected_by = set(answers.prefilter.rejected_by)
+        narrowed_by = answers.prefilter.rejected_by
+        rejected_by = set(narrowed_by)
         statuses = self._rejections(answers, remote, overlay)
+        if own >= 0:  # tried first, and who rejected it there is named, too
+            narrowed_by |= {self.profile.filters[statuses.first[own]].name}
         if candidates is not None:
             statuses = statuses.take(candidates)
         counts = self._count_reasons(pod, statuses)
         rejected_by.update(self.profile.filters[index].name for index in np.unique(statuses.first).tolist())
         if candidates is not None:
-            plugins = " ".join(sorted(answers.prefilter.rejected_by))
+            plugins = " ".join(sorted(narrowed_by))
             counts[f"node(s) didn't satisfy plugin(s) [{plugins}]"] += n - len(candidates)
         placement = Placement(None, fit_error(n, counts), frozenset(rejected_by))
         if overlay is not None:

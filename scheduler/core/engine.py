@@ -131,6 +131,7 @@ class Engine:
         placed = self.state.remove_pod(uid)
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
+            self._wake_nominated(placed.node)
 
     def upsert_namespace(self, namespace: Namespace) -> None:
         """Added or modified."""
@@ -337,6 +338,16 @@ class Engine:
             if queued is not None:
                 self.queue.wake([queued], "NominationCleared")
         return displaced
+
+    def _wake_nominated(self, node: str) -> None:
+        """Pods nominated to a node sleep until their victims are gone. They need not fit then (whoever chose
+        the victims may have died before all were deleted), but may preempt again."""
+        for pod in self.state.nominations.on(node):
+            queued = self.queue.get(pod.uid)
+            if queued is not None and queued.place is Place.UNSCHEDULABLE:
+                leaving = (p.info for p in self.state.pods_on(node) if p.info.preempted)
+                if all(victim.priority >= pod.priority for victim in leaving):
+                    self.queue.wake([queued], "VictimsGone")
 
     def _wake_if_helped(self, kind: Kind, rows_of: dict[Wake, NDArray[np.intp]]) -> int:
         """`rows_of`: rows that any of some events happened to, kept from kind to kind."""

@@ -161,7 +161,7 @@ class NominatedRows:
         changed = nominations.changed_since(self._seen)
         stale = {*nominations.nodes, *self._accounted} if changed is None else set(changed)
         names = (nodes.names[row] for row in nodes.changed_since(self._generation).tolist())
-        stale.update(name for name in names if name in self._accounted)
+        stale.update(name for name in names if name in nominations.nodes)
         moved = nodes.last_object_change > self._generation
         if moved:
             stale.update(name for name in self._accounted if name not in nodes.row_of)

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from scheduler.core.filter_answers import FilterAnswers
 from scheduler.core.nodes import NodeTable, narrow
 from scheduler.core.nominations import NominatedRows, Nominations
-from scheduler.core.pod_info import PodInfo
 from scheduler.core.questions import Questions, Statuses, no_rejections
-from scheduler.core.remote import RemotePlugins
 from scheduler.core.transaction import Transaction
 
 _KEPT = 4
@@ -35,10 +33,10 @@ class Overlay(NamedTuple):
 
 
 class Overlays:
-    """For one profile."""
+    """Made from the nominations as they stand."""
 
-    def __init__(self, nodes: NodeTable, nominations: Nominations, remote: RemotePlugins) -> None:
-        self._nodes, self._nominations, self._remote = nodes, nominations, remote
+    def __init__(self, nodes: NodeTable, nominations: Nominations) -> None:
+        self._nodes, self._nominations = nodes, nominations
 
     def of(self, questions: Questions, kept: Kept, remote: Statuses | None) -> Overlay | None:
         """None when there is nothing that the pod has to make way for. `remote`: what filters that look
@@ -53,7 +51,7 @@ class Overlays:
         statuses.merge(Statuses(usage.first, usage.bits, usage.unresolvable))
         if remote is not None:
             statuses.merge(remote.take(rows))
-        singly = self._to_be_asked_singly(pod)
+        singly = self._to_be_asked_singly(questions)
         if singly:
             known = np.array([self._nodes.names[row] not in singly for row in rows.tolist()], np.bool_)
             rows, statuses = rows[known], statuses.take(known)
@@ -70,10 +68,10 @@ class Overlays:
         rejecting = ~overlay.statuses.passing
         return Overlay(overlay.rows[rejecting], overlay.statuses.take(rejecting))
 
-    def _to_be_asked_singly(self, pod: PodInfo) -> set[str]:
+    def _to_be_asked_singly(self, questions: Questions) -> set[str]:
         """Nodes where the nominated pods matter beyond the node, or where the pod itself is one of them."""
-        singly = self._nominations.nodes_of_those(lambda other: self._remote.minds(pod, other))
-        own = self._nominations.node_of(pod.uid)
+        singly = self._nominations.nodes_of_those(questions.mind) if questions.remote else set()
+        own = self._nominations.node_of(questions.pod.uid)
         return singly if own is None else {*singly, own}
 
     def _ask(self, questions: Questions, names: set[str]) -> Overlay:

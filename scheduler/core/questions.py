@@ -17,7 +17,6 @@ from scheduler.core.filter_answers import PASSES
 from scheduler.core.nodes import NodeTable, NodeView
 from scheduler.core.plugin import Bits, FilterPlugin, FilterResult, Mask
 from scheduler.core.pod_info import PodInfo
-from scheduler.core.remote import RemotePlugins
 from scheduler.core.transaction import Transaction
 
 NumberedFilters = Sequence[tuple[int, FilterPlugin]]
@@ -88,24 +87,25 @@ class Questions:
         *,
         static: Statuses,
         usage: NumberedFilters,
-        remote: RemotePlugins,
+        remote: NumberedFilters,
     ) -> None:
         """`static`: of all nodes, by filters that read no usage. `usage`: row-local ones that do and
-        have something to say of the pod."""
+        have something to say of the pod. `remote`: those that look at other nodes and have, as things
+        stand; what is only thought does not call in more of them, as in kube-scheduler."""
         self.pod, self._nodes = pod, nodes
-        self.static, self.usage, self._remote = static, usage, remote
+        self.static, self.usage, self.remote = static, usage, remote
         self.rows_passed = 0
         """How many rows filters that look at other nodes have gone through."""
 
     @property
     def amounts_only(self) -> bool:
-        """Whether the row-local filters that read usage read nothing but amounts."""
-        return all(plugin.reads_amounts_only for _, plugin in self.usage)
+        """Whether nothing of the pods on nodes makes a difference but the amounts that they take there."""
+        return not self.remote and all(plugin.reads_amounts_only for _, plugin in self.usage)
 
-    @property
-    def looks_beyond_nodes(self) -> bool:
-        """Whether filters that look at other nodes have anything to say of the pod."""
-        return any(self._remote.concerns(plugin, self.pod) for _, plugin in self._remote.filters)
+    def mind(self, other: PodInfo) -> bool:
+        """Whether another pod's being on some node can make a difference on others."""
+        nodes = self._nodes.view()
+        return any(plugin.minds(self.pod, other, nodes) for _, plugin in self.remote)
 
     def row_local(self, rows: NDArray[np.intp], nodes: NodeView | None = None) -> Statuses:
         """Of these rows, by row-local filters; `nodes` may show them other than they are."""
@@ -120,8 +120,8 @@ class Questions:
     def everybody(self, rows: NDArray[np.intp]) -> Statuses:
         """Of these rows, by all filters."""
         statuses, everything = self.row_local(rows), self._nodes.view()
-        for index, plugin in self._remote.filters:
-            if not (statuses.first > index).any() or not self._remote.concerns(plugin, self.pod):
+        for index, plugin in self.remote:
+            if not (statuses.first > index).any():
                 continue
             self.rows_passed += everything.count
             bits, unresolvable = plugin.filter(self.pod, everything)

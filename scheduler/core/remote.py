@@ -40,21 +40,21 @@ class RemotePlugins:
 
     def __init__(self, profile: Profile, nodes: NodeTable) -> None:
         self._nodes = nodes
-        self.filters = [(i, p) for i, p in enumerate(profile.filters) if not p.row_local]
+        self._filters = [(i, p) for i, p in enumerate(profile.filters) if not p.row_local]
         self._scores = [s for s in profile.scores if not s.plugin.row_local]
-        plugins: list[Plugin] = [plugin for _, plugin in self.filters]
+        plugins: list[Plugin] = [plugin for _, plugin in self._filters]
         self._plugins = list(dict.fromkeys([*plugins, *(s.plugin for s in self._scores)]))
-        self._reads_workloads = any(p.wakes_on & Wake.WORKLOAD for _, p in self.filters)
+        self._reads_workloads = any(p.wakes_on & Wake.WORKLOAD for _, p in self._filters)
 
     @property
     def has_filter_contexts(self) -> bool:
         """Whether pods of one key may differ in their filter context as things stand."""
-        return bool(self.filters) and (self._nodes.pods.carries_terms or self._reads_workloads)
+        return bool(self._filters) and (self._nodes.pods.carries_terms or self._reads_workloads)
 
     def filter_context(self, pod: PodInfo) -> Context:
         """What of the cluster concerns filters of the pod beyond its key."""
         nodes = self._nodes.view()
-        contexts = [(p, p.context(pod, nodes)) for _, p in self.filters]
+        contexts = [(p, p.context(pod, nodes)) for _, p in self._filters]
         return tuple([context if context and p.applies_in(context) else () for p, context in contexts])
 
     def context(self, pod: PodInfo) -> Context:
@@ -69,7 +69,7 @@ class RemotePlugins:
         if answers is None:
             if len(kept) >= CONTEXTS_KEPT:
                 kept.clear()
-            concerned = [(i, p) for i, p in self.filters if self.concerns(p, pod)]
+            concerned = [(i, p) for i, p in self._filters if self._concerns(p, pod)]
             answers = kept[context] = RemoteAnswers(
                 FilterAnswers(concerned) if concerned else None,
                 [s for s in self._scores if s.plugin.prefers(pod, nodes)],
@@ -82,14 +82,9 @@ class RemotePlugins:
 
     def rejecting(self, plugin: FilterPlugin, pod: PodInfo) -> Mask | None:
         """bool[all nodes]: where this one plugin rejects the pod; None when it has nothing to say."""
-        if not self.concerns(plugin, pod):
+        if not self._concerns(plugin, pod):
             return None
         return np.asarray(plugin.filter(pod, self._nodes.view()).reason_bits != 0, np.bool_)
-
-    def minds(self, pod: PodInfo, other: PodInfo) -> bool:
-        """Whether another pod's being on some node can make a difference to what filters say of this one."""
-        nodes = self._nodes.view()
-        return any(plugin.minds(pod, other, nodes) for _, plugin in self.filters)
 
     def scores(self, pod: PodInfo, answers: RemoteAnswers, feasible: Mask) -> Scores:
         """int64[feasible]: the weighted sum of normalised scores."""
@@ -99,8 +94,7 @@ class RemotePlugins:
             total += weighted.plugin.rank(pod, nodes, feasible).normalized * weighted.weight
         return total
 
-    def concerns(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
-        """Whether the filter has anything to say of the pod as things stand."""
+    def _concerns(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
         if plugin.applies(pod):
             return True
         context = plugin.context(pod, self._nodes.view())
