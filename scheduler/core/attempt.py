@@ -17,11 +17,6 @@ from scheduler.core.placed_pods import PlacedPods
 from scheduler.core.plugin import Mask
 from scheduler.core.questions import Questions, Statuses
 
-_PRIORITIES_KEPT = 4
-
-DryRuns = dict[int, DryRun]
-"""By priority, of pods of one kind."""
-
 
 class Attempt:
     """Nothing is changed by asking."""
@@ -36,19 +31,21 @@ class Attempt:
         *,
         statuses: Statuses,
         considered: Mask,
-        dry_runs: DryRuns | None,
+        dry_run: DryRun,
         count_reasons: Callable[[Statuses], Counter[str]],
     ) -> None:
         """`statuses`: of all nodes; `considered`: bool[n], those that the statuses are true of, none for a
-        pod that was rejected as such. `dry_runs`: those of pods of the same kind, or None if what evictions
-        change for the pod is more than the amounts in use on a node."""
+        pod that was rejected as such. `dry_run`: one made for pods of this kind, or a new one if what
+        evictions change for the pod is more than the amounts in use on a node."""
         self._questions, self._nodes, self._placed = questions, nodes, placed
         self._nominations, self._budgets = nominations, budgets
         self._statuses = statuses
         self._curable = considered & ~statuses.unresolvable & ~statuses.passing
         self._count_reasons = count_reasons
         self.pod = questions.pod
-        self._dry_runs = dry_runs
+        self._dry_run = dry_run
+        self.only_amounts_matter = questions.amounts_only
+        """Whether nothing that evictions change makes a difference but the amounts in use on a node."""
         self.looks_beyond_nodes = bool(questions.remote)
         """Whether the pod's rules may concern pods on other nodes than its own."""
 
@@ -91,23 +88,10 @@ class Attempt:
             for pod in pods
         )
 
-    @property
-    def only_amounts_matter(self) -> bool:
-        """Whether nothing that evictions change makes a difference but the amounts in use on a node."""
-        return self._dry_runs is not None
-
     def dry_run(self) -> DryRun:
         """For the nodes where evictions might help."""
-        known, priority = self._dry_runs, self.pod.priority
-        dry_run = known.get(priority) if known is not None else None
-        if dry_run is None:
-            dry_run = DryRun(self._nodes, self._placed, self._nominations)
-            if known is not None:
-                if len(known) >= _PRIORITIES_KEPT:
-                    known.clear()
-                known[priority] = dry_run
-        dry_run.begin(self._questions, self._budgets, self._curable)
-        return dry_run
+        self._dry_run.begin(self._questions, self._budgets, self._curable)
+        return self._dry_run
 
     def count_reasons(self, statuses: Statuses) -> Counter[str]:
         """How many of some nodes, each rejected, have which reason."""

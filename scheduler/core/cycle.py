@@ -18,14 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.attempt import Attempt, DryRuns
+from scheduler.core.attempt import Attempt
 from scheduler.core.budgets import Budgets
+from scheduler.core.dry_run import DryRun
 from scheduler.core.filter_answers import PASSES, FilterAnswers
 from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
 from scheduler.core.nominations import Nominations
 from scheduler.core.overlay import Kept, Overlay, Overlays
 from scheduler.core.placed_pods import PlacedPods
-from scheduler.core.plugin import FilterPlugin, PreFilterResult, ScorePlugin, Scores
+from scheduler.core.plugin import FilterPlugin, Plugin, PreFilterResult, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
@@ -79,7 +80,7 @@ class _Answers:
         self.remote: dict[Context, RemoteAnswers] = {}
         self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
         self.nominated: Kept = {}
-        self.dry_runs: DryRuns = {}
+        self.dry_run: DryRun | None = None
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ class Cycle:
         self._overlays = Overlays(nodes, self._nominations)
         self._read_static_key = key_reader([p for _, p in self._static_filters])
         self._usage_scores = [s for s in profile.scores if s.plugin.row_local and s.plugin.reads_usage]
-        plugins: list[FilterPlugin | ScorePlugin] = [
+        plugins: list[Plugin] = [
             *profile.filters,
             *(s.plugin for s in profile.scores if not _is_static(s)),
+            *profile.post_filters,
         ]
         self.read_key: Callable[[PodInfo], Key] = key_reader(plugins)
         self._preferences = Preferences(
@@ -167,19 +169,27 @@ class Cycle:
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
         return Placement(self._nodes.names[row])
 
-    def attempt(self, pod: PodInfo, key: Key, placed: PlacedPods, budgets: Budgets) -> Attempt:
-        """What can be found out for a pod that `place` has found no node for."""
+    def attempt(
+        self,
+        pod: PodInfo,
+        key: Key,
+        placed: PlacedPods,
+        budgets: Budgets,
+        rows: NDArray[np.intp] | None = None,
+    ) -> Attempt:
+        """What can be found out for a pod that `place` has found no node for, on these rows or on all."""
         nodes, n = self._nodes, len(self._nodes)
         answers = self._answers(pod, key)
         remote = self.remote.answers(pod, answers.remote)
         prefilter, questions = answers.prefilter.result, self._questions(pod, answers, remote)
-        considered, rows = (
-            np.full(n, prefilter.rejection is None),
-            self._considered(prefilter, self._own_row(pod)),
-        )
-        if rows is not None:
-            considered[:] = False
-            considered[rows] = True
+        considered = np.full(n, prefilter.rejection is None)
+        for only in (self._considered(prefilter, self._own_row(pod)), rows):
+            if only is not None:
+                considered &= np.isin(np.arange(n), only)
+        dry_run = answers.dry_run if questions.amounts_only else None
+        if dry_run is None:
+            dry_run = DryRun(nodes, placed, self._nominations)
+            answers.dry_run = dry_run if questions.amounts_only else None
         return Attempt(
             questions,
             nodes,
@@ -188,7 +198,7 @@ class Cycle:
             budgets,
             statuses=self._rejections(answers, remote, self._overlay(pod, answers, remote)),
             considered=considered,
-            dry_runs=answers.dry_runs if questions.amounts_only else None,
+            dry_run=dry_run,
             count_reasons=lambda statuses: self._count_reasons(pod, statuses),
         )
 

@@ -12,7 +12,7 @@ not per pod, and no more often than the checks' own cost allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -28,9 +28,10 @@ from scheduler.core.plugin import PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
 from scheduler.core.preemption import Preemption
-from scheduler.core.profile import Key, Profile
+from scheduler.core.profile import Profile
 from scheduler.core.promises import Promises
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
+from scheduler.core.second_look import SecondLook
 from scheduler.core.state import ClusterState
 from scheduler.quantity import QuantityError
 
@@ -103,6 +104,9 @@ class Engine:
         self._preempting: dict[str, frozenset[str]] = {}
         """Pods whose victims are being deleted, and who rejected them."""
         self._post_filters = PostFilters(self.state)
+        self._second_looks = {
+            name: SecondLook(cycle, self.state, self._post_filters) for name, cycle in self.cycles.items()
+        }
         self._promises = Promises(
             self.state.nominations, lambda node: self._note(node, Wake.ASSIGNED_POD_REMOVED)
         )
@@ -256,7 +260,8 @@ class Engine:
             return
         self._put_to_sleep(queued, rejected_by)
         # Events have passed it by in the meantime, and some victims may be gone already.
-        if self._still_rejected_by(*queued.kind, queued.info, None) is None:
+        name, key = queued.kind
+        if self._second_looks[name].rejected_by(queued.info, key, None) is None:
             self.queue.wake([queued], "PreemptionDone")
 
     def preemption_failed(self, uid: str) -> None:
@@ -357,20 +362,23 @@ class Engine:
         pods, rejected_by = asleep
         name, key = kind
         wanted = self._wanted(name, rejected_by)
-        rows = None
-        if not self._changes & self._wanted(name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING):
-            rows = rows_of.get(wanted)
-            if rows is None:
-                row_of = self.state.nodes.row_of
-                helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
-                rows = rows_of[wanted] = np.array(helped, np.intp)
-            if not len(rows):
-                self._awaited |= wanted
-                return 0
+        anywhere = bool(
+            self._changes & self._wanted(name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING)
+        )
+        rows = rows_of.get(wanted)
+        if rows is None:
+            row_of = self.state.nodes.row_of
+            helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
+            rows = rows_of[wanted] = np.array(helped, np.intp)
+        if not (len(rows) or anywhere):
+            self._awaited |= wanted
+            return 0
         woken = 0
-        for alike in self._alike(name, pods, rows):
-            still = self._still_rejected_by(name, key, next(iter(alike)).info, rows)
-            if still is None:
+        second_look = self._second_looks[name]
+        for alike in second_look.groups(pods, None if anywhere else rows):
+            info = next(iter(alike)).info
+            still = second_look.rejected_by(info, key, None if anywhere else rows)
+            if still is None or second_look.might_be_helped(info, key, rows):
                 woken += self.queue.wake(alike, "NodeChange")
             else:
                 # One reason has gone and another has shown: from now on it is that which must go.
@@ -412,37 +420,6 @@ class Engine:
         return old.labels != new.labels and (
             cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
         )
-
-    def _alike(
-        self, name: str, pods: Collection[QueuedPod], rows: NDArray[np.intp] | None
-    ) -> Iterable[Collection[QueuedPod]]:
-        """Pods of one kind by what of the cluster concerns them on these rows: each group gets one answer."""
-        cycle, nominations = self.cycles[name], self.state.nominations
-        if not (cycle.remote.has_filter_contexts or nominations):
-            return [pods]
-        names = self.state.nodes.names
-        here = None if rows is None else {names[row] for row in rows.tolist()}
-        groups: dict[Hashable, list[QueuedPod]] = {}
-        for pod in pods:
-            group: Hashable = cycle.remote.filter_context(pod.info)
-            if nominations:
-                own = nominations.node_of(pod.info.uid)
-                group = group, pod.info.priority, own if here is None or own in here else None
-            groups.setdefault(group, []).append(pod)
-        return groups.values()
-
-    def _still_rejected_by(
-        self, name: str, key: Key, info: PodInfo, rows: NDArray[np.intp] | None
-    ) -> frozenset[str] | None:
-        """Who rejects the pod on these rows (None: on all nodes); None when one of them fits."""
-        cycle = self.cycles[name]
-        try:
-            if rows is not None:
-                return cycle.rejected_by(info, rows)
-            placement = cycle.place(info, key)
-        except Exception:  # the pod's next decision will say what it was
-            return None
-        return placement.rejected_by if placement.node is None else None
 
     def _wanted(self, name: str, plugins: Iterable[str], *, new: Wake = Wake.NODE_ADD) -> Wake:
         """What may turn these plugins' rejections around; nobody has rejected a `new` node yet."""

@@ -233,10 +233,15 @@ class PostFilterResult(NamedTuple):
 
 
 class PostFilterPlugin(Plugin):
-    """Tries to make room for pods that fit nowhere. Answers are not shared, whatever it `reads`."""
+    """Tries to make room for pods that fit nowhere."""
 
     def post_filter(self, attempt: Attempt) -> PostFilterResult:
         """Asked when a pod, which `attempt` knows, has been rejected by all nodes or as such."""
+        raise NotImplementedError
+
+    def might_help(self, attempt: Attempt) -> bool:
+        """Whether a sleeping pod is worth another try, for something has happened on the nodes that are
+        considered in this attempt, though it does not fit there."""
         raise NotImplementedError
 
 

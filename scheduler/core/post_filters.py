@@ -5,6 +5,9 @@ Source: RunPostFilterPlugins (pkg/scheduler/framework/runtime/framework.go).
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scheduler.api_objects import PodDisruptionBudget
 from scheduler.core.budgets import Budgets
 from scheduler.core.cycle import Cycle
@@ -27,10 +30,7 @@ class PostFilters:
         plugins, nodes = cycle.profile.post_filters, self._state.nodes
         if not plugins or not len(nodes):
             return None
-        version = nodes.cluster.version(PodDisruptionBudget)
-        if self._version != version:
-            self._budgets, self._version = Budgets(nodes.cluster), version
-        attempt = cycle.attempt(pod, key, self._state.placed, self._budgets)
+        attempt = cycle.attempt(pod, key, self._state.placed, self._up_to_date_budgets())
         results = []
         for plugin in plugins:
             result = plugin.post_filter(attempt)
@@ -42,3 +42,23 @@ class PostFilters:
             keeps_nomination=all(result.keeps_nomination for result in results),
             unfinished=any(result.unfinished for result in results),
         )
+
+    def might_help(self, cycle: Cycle, pod: PodInfo, key: Key, rows: NDArray[np.intp]) -> bool:
+        """Whether any of them may find something to do on these nodes now."""
+        plugins, placed = cycle.profile.post_filters, self._state.placed
+        if not plugins or not len(rows):
+            return False
+        placed.update()
+        lower, _ = placed.below(pod.priority, len(self._state.nodes))
+        rows = rows[lower[rows] > 0]
+        if not len(rows):
+            return False
+        attempt = cycle.attempt(pod, key, placed, self._up_to_date_budgets(), rows)
+        return any(plugin.might_help(attempt) for plugin in plugins)
+
+    def _up_to_date_budgets(self) -> Budgets:
+        cluster = self._state.nodes.cluster
+        version = cluster.version(PodDisruptionBudget)
+        if self._version != version:
+            self._budgets, self._version = Budgets(cluster), version
+        return self._budgets

@@ -44,7 +44,7 @@ class Profile:
         return frozenset(kind for plugin in plugins for kind in plugin.watches)
 
 
-def key_reader(plugins: Iterable[FilterPlugin | ScorePlugin]) -> Callable[[PodInfo], Key]:
+def key_reader(plugins: Iterable[Plugin]) -> Callable[[PodInfo], Key]:
     """A function that reads all the fields these plugins read, as one hashable value."""
     return field_reader({field for plugin in plugins for field in plugin.reads})
 

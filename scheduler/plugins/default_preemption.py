@@ -79,6 +79,13 @@ class DefaultPreemption(PostFilterPlugin):
         preemption = Preemption(node, victims, int(costs.violations[best]))
         return PostFilterResult(f"preemption: {message}", preemption)
 
+    def might_help(self, attempt: Attempt) -> bool:
+        if _ineligible(attempt):
+            return False
+        dry_run = attempt.dry_run()
+        self._search(attempt, dry_run)
+        return len(dry_run.candidates()[0]) > 0
+
     def _search(self, attempt: Attempt, dry_run: DryRun) -> bool:
         """Returns whether all nodes have been tried, or enough."""
         if attempt.only_amounts_matter:

@@ -70,12 +70,18 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
         require(valid, "hardPodAffinityWeight", f"must be 0 to 100, got {self.hard_weight}")
 
     def context(self, pod: PodInfo, nodes: NodeView) -> tuple[int, ...]:
-        return tuple([carried.serial for carried in nodes.concerning(pod)])
+        """Terms of pods on nodes, those that keep the pod out of places with a minus."""
+        return tuple(
+            [c.serial if c.role is not Role.ANTI_AFFINITY else -c.serial for c in nodes.concerning(pod)]
+        )
 
     # ---- filter
 
     def applies(self, pod: PodInfo) -> bool:
         return bool(pod.rules.affinity or pod.rules.anti_affinity)
+
+    def applies_in(self, context: tuple[Any, ...]) -> bool:
+        return any(serial < 0 for serial in context)
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return REASONS

@@ -35,6 +35,13 @@ def random_preemption(number: int) -> Json:
             _take_each_port_once(bound, taken)
             pods.append(bound)
     pod = _incoming(rng, ruled, ports, names)
+    if any(
+        c["whenUnsatisfiable"] == "DoNotSchedule" for c in pod["spec"].get("topologySpreadConstraints", ())
+    ):
+        # Spreading does not count pods that are being deleted, but kube-scheduler counts those that it
+        # thinks away.
+        for bound in pods:
+            bound["metadata"].pop("deletionTimestamp", None)
     nominated = [
         {"pod": _nominated(rng, f"w{i}", ruled, ports), "node": rng.choice(names)}
         for i in range(rng.choice([0, 0, 1, 2, 4]))
@@ -109,7 +116,7 @@ def _take_each_port_once(pod: Json, taken: set[tuple[str, ...]]) -> None:
     for container in pod["spec"]["containers"]:
         for port in [*container.get("ports", ())]:
             number = str(port.get("hostPort", port["containerPort"]))
-            holds = (port.get("protocol", "TCP"), port.get("hostIP") or "0.0.0.0", number)  # noqa: S104
+            holds = (port.get("protocol", "TCP"), port.get("hostIP") or "0.0.0.0", number)
             if holds in taken:
                 container["ports"].remove(port)
             taken.add(holds)
