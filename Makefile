@@ -54,6 +54,11 @@ faults: environment ## Run the property tests for much longer
 bench: environment ## Compare throughput and CPU with kube-scheduler
 	@$(RUN) python -m tests.bench.throughput $(ARGS)
 
+.PHONY: bench-preemption
+bench-preemption: environment ## Compare preemption's victims and broken budgets with kube-scheduler's
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.preemption $(ARGS)
+
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies on real traces
 	@$(RUN) python -m tests.bench.packing $(ARGS)
