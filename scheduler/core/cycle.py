@@ -79,6 +79,8 @@ class _Answers:
         self.memo = RowMemo() if all(p.reads_amounts_only for p in plugins) else None
         self.remote: dict[Context, RemoteAnswers] = {}
         self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
+        self.rejections: tuple[Stamp, RemoteAnswers, Statuses] | None = None
+        """What all filters together said when they were last put together."""
         self.nominated: Kept = {}
         self.dry_run: DryRun | None = None
 
@@ -391,13 +393,18 @@ class Cycle:
         )
 
     def _rejections(self, answers: _Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:
-        """Of all nodes."""
+        """Of all nodes; not to be written to."""
+        stamp, kept = self._nodes.stamp, answers.rejections
+        if kept is not None and kept[0] == stamp and kept[1] is remote and overlay is None:
+            return kept[2]
         static, *others = _groups(answers, remote)
         statuses = _statuses(static).copy()
         for group in others:
             statuses.merge(_statuses(group))
         if overlay is not None:
             statuses.update(overlay.rows, overlay.statuses)
+        else:
+            answers.rejections = stamp, remote, statuses
         return statuses
 
     def _failure(

@@ -101,8 +101,8 @@ class Engine:
         self._awaited_by_unchecked = Wake.NOTHING
         """The same of the kinds that the wake check under way has not come to."""
         self._next_wake_check = clock()
-        self._preempting: dict[str, frozenset[str]] = {}
-        """Pods whose victims are being deleted, and who rejected them."""
+        self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
+        """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
         self._second_looks = {
             name: SecondLook(cycle, self.state, self._post_filters) for name, cycle in self.cycles.items()
@@ -133,6 +133,7 @@ class Engine:
         """Deleted or finished."""
         self._stop_waiting(uid)
         placed = self.state.remove_pod(uid)
+        self.state.condemned.gone(uid, self._clock())
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
             self._wake_nominated(placed.node)
@@ -224,6 +225,7 @@ class Engine:
             placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
             result = None
             if placement.node is None:
+                self.state.condemned.settle(self._clock())
                 result = self._post_filters.ask(self.cycles[queued.kind[0]], info, queued.kind[1])
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
@@ -254,7 +256,7 @@ class Engine:
 
     def preemption_done(self, uid: str) -> None:
         """All the victims' deletions were accepted (or needless): the pod waits for their room."""
-        rejected_by = self._preempting.pop(uid, None)
+        _, rejected_by = self._preempting.pop(uid, (None, None))
         queued = self.queue.get(uid)
         if rejected_by is None or queued is None or queued.place is not Place.IN_FLIGHT:
             return
@@ -266,9 +268,11 @@ class Engine:
 
     def preemption_failed(self, uid: str) -> None:
         """A victim's deletion was definitely refused: the pod is tried again after a backoff."""
-        rejected_by = self._preempting.pop(uid, None)
+        preemption, _ = self._preempting.pop(uid, (None, None))
         queued = self.queue.get(uid)
-        if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
+        if preemption is not None:
+            self.state.spare(preemption)
+        if preemption is not None and queued is not None and queued.place is Place.IN_FLIGHT:
             self._promises.withdraw(uid)
             self.queue.set_backoff(queued)
 
@@ -318,7 +322,8 @@ class Engine:
             nominated = result.preemption.node
             preemption = replace(result.preemption, displaced=self._displace(info, nominated))
             self._promises.make(info, nominated)
-            self._preempting[info.uid] = placement.rejected_by
+            self._preempting[info.uid] = preemption, placement.rejected_by
+            self.state.condemn(preemption)
         else:
             if result is None or not result.keeps_nomination:
                 nominated = self._promises.take_back(info)
@@ -393,6 +398,8 @@ class Engine:
             self._observe(info)
         node = before.node if before is not None else info.node_name
         change = self.state.confirm(info)
+        if info.terminating:
+            self.state.condemned.goes(info.uid, self._clock())
         self._note(node, change)
         if node != info.node_name:
             self._note(info.node_name, change)
@@ -400,7 +407,9 @@ class Engine:
     def _stop_waiting(self, uid: str) -> None:
         self.queue.remove(uid)
         self._promises.forget(uid)
-        self._preempting.pop(uid, None)
+        preemption, _ = self._preempting.pop(uid, (None, None))
+        if preemption is not None:
+            self.state.spare(preemption)
 
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)
@@ -444,6 +453,7 @@ class Engine:
     def _forget(self, uid: str) -> None:
         node = self.state.forget(uid)
         if node is not None:
+            self.state.condemned.spare(uid)
             self._note(node, Wake.ASSIGNED_POD_REMOVED)
 
     def _if_awaited(self, event: Wake) -> Wake:

@@ -139,7 +139,7 @@ def preempt(case: Case) -> Json:
     if result is None:
         return {}
     fresh = Cycle(case.profile, case.state.nodes, case.state.nominations)
-    budgets = Budgets(case.state.nodes.cluster)
+    budgets = Budgets(case.state.nodes.cluster, case.state.condemned)
     attempt = fresh.attempt(case.pod, fresh.read_key(case.pod), case.state.placed, budgets)
     dry_run = attempt.dry_run()
     for row in dry_run.evictable:
