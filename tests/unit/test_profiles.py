@@ -106,7 +106,7 @@ def test_a_plugin_that_filters_and_scores_is_one_instance() -> None:
         ({"plugins": changes("filter", on=["MemoryFit"])}, "plugin MemoryFit does not filter nodes"),
         (
             {"plugins": changes("score", on=[{"name": "MemoryFit", "weight": 0}])},
-            "weight of MemoryFit must be 1 to 100, got 0",
+            "weight of MemoryFit must be 1 to 1000000, got 0",
         ),
         ({"plugins": changes("score", on=["MemoryFit", "MemoryFit"])}, "MemoryFit is enabled twice"),
         (
