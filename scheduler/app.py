@@ -26,16 +26,17 @@ from scheduler.config import Configuration, ConfigurationError, Tls, split_addre
 from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
 from scheduler.kube.client import KubeClient
-from scheduler.kube.decode import Undecodable
+from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
 from scheduler.kube.leader import LeaderElector
 from scheduler.kube.lease import LeaseConfig
 from scheduler.kube.permissions import require_permissions
 from scheduler.kube.reports import PodReports
+from scheduler.kube.resources import RESOURCES, Resource
 from scheduler.kube.selfcheck import compare_with_api
-from scheduler.kube.watch import Reflector
+from scheduler.kube.watch import Handler, Reflector
 from scheduler.kube.writer import Writer, WriterLimits
-from scheduler.loop import NamespaceHandler, NodeHandler, PodHandler, SchedulingLoop
+from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
 from scheduler.observe.metrics import Metrics
 from scheduler.observe.server import Server
 from scheduler.plugins.profiles import build_profile
@@ -61,8 +62,11 @@ class App:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
+        profiles = [build_profile(profile) for profile in configuration.profiles]
+        watched = frozenset(kind for profile in profiles for kind in profile.watches)
+        self._watched = sorted(watched, key=lambda kind: kind.__name__)
         self.engine = Engine(
-            [build_profile(profile) for profile in configuration.profiles],
+            profiles,
             clock=time.monotonic,
             queue=SchedulingQueue(
                 time.monotonic,
@@ -99,6 +103,7 @@ class App:
         )
         await require_permissions(
             client,
+            watched=self._watched,
             leader_elect=election.leader_elect,
             lease_namespace=election.resource_namespace,
             lease_name=election.resource_name,
@@ -112,41 +117,37 @@ class App:
             on_retry=lambda work: self.metrics.retries.labels(work).inc(),
         )
         self.loop.connect(self._writer, PodReports(self._writer, clock=time.monotonic))
-        self._pods: Reflector[Pod] = Reflector(
-            client,
-            resource="pods",
-            path="/api/v1/pods",
-            item_type=Pod,
-            handler=PodHandler(self.loop),
-            field_selector=UNFINISHED,
-            on_undecodable=lambda raw, error: self.loop.unreadable("pods", _name_in(error), error),
-        )
-        self._nodes: Reflector[Node] = Reflector(
-            client,
-            resource="nodes",
-            path="/api/v1/nodes",
-            item_type=Node,
-            handler=NodeHandler(self.loop),
-            on_undecodable=lambda raw, error: self.loop.unreadable("nodes", _name_in(error), error),
-        )
-        self._namespaces: Reflector[Namespace] = Reflector(
-            client,
-            resource="namespaces",
-            path="/api/v1/namespaces",
-            item_type=Namespace,
-            handler=NamespaceHandler(self.loop),
-            on_undecodable=lambda raw, error: self.loop.unreadable("namespaces", "", error),
-        )
+        self._pods = self._reflector(Resource("pods"), Pod, PodHandler(self.loop), UNFINISHED)
+        self._reflectors: list[Reflector[Any]] = [
+            self._pods,
+            self._reflector(Resource("nodes"), Node, NodeHandler(self.loop)),
+            self._reflector(Resource("namespaces"), Namespace, NamespaceHandler(self.loop)),
+            *(
+                self._reflector(RESOURCES[kind], kind, ObjectHandler(self.loop, kind))
+                for kind in self._watched
+            ),
+        ]
         port = await self._start_server(stack)
         names = [profile.scheduler_name for profile in configuration.profiles]
         log.info("started", server=client.server, scheduler_names=names, port=port)
 
+    def _reflector(
+        self, resource: Resource, kind: type[T], handler: Handler[T], field_selector: str = ""
+    ) -> Reflector[T]:
+        return Reflector(
+            self._client,
+            resource=resource.name,
+            path=resource.path,
+            item_type=kind,
+            handler=handler,
+            field_selector=field_selector,
+            on_undecodable=lambda raw, error: self.loop.unreadable(resource.name, _name_in(error), error),
+        )
+
     async def _serve(self) -> None:
         """Runs all tasks until a signal comes or one of them fails."""
         tasks = [
-            asyncio.create_task(self._nodes.run(), name="watch nodes"),
-            asyncio.create_task(self._pods.run(), name="watch pods"),
-            asyncio.create_task(self._namespaces.run(), name="watch namespaces"),
+            *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors),
             asyncio.create_task(self._writer.run(), name="write"),
             asyncio.create_task(self.loop.run(), name="decide"),
         ]
@@ -170,8 +171,11 @@ class App:
                 await self._elector.release()
 
     def _may_decide(self) -> bool:
-        synced = self._pods.synced and self._nodes.synced and self._namespaces.synced
-        return synced and not self._stopping.is_set() and self._leads()
+        return (
+            all(reflector.synced for reflector in self._reflectors)
+            and not self._stopping.is_set()
+            and self._leads()
+        )
 
     def _leads(self) -> bool:
         return self._elector is None or (self._took_over and self._elector.is_leader())
@@ -213,9 +217,7 @@ class App:
             live={"ping": lambda: None, "scheduling-loop": self._check_loop},
             ready={
                 "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
-                "pods-synced": _check_synced(self._pods),
-                "nodes-synced": _check_synced(self._nodes),
-                "namespaces-synced": _check_synced(self._namespaces),
+                **{f"{r.resource}-synced": _check_synced(r) for r in self._reflectors},
             },
             configuration=msgspec.to_builtins(self._configuration),
             routes={"/debug/cache-check": self._cache_check},

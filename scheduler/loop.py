@@ -11,11 +11,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 import structlog
 
 from scheduler.api import Namespace, Node, Pod, pod_name
+from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.objects import K
 from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Refused
 from scheduler.kube.payloads import BindRequest
 from scheduler.kube.reports import PodReports
@@ -200,6 +203,18 @@ class SchedulingLoop:
         self._engine.remove_namespace(namespace.metadata.name)
         self.wake()
 
+    def replace_objects(self, kind: type[K], items: Sequence[K]) -> None:
+        self._engine.replace_objects(kind, items)
+        self.wake()
+
+    def upsert_object(self, item: ClusterObject) -> None:
+        self._engine.upsert_object(item)
+        self.wake()
+
+    def delete_object(self, item: ClusterObject) -> None:
+        self._engine.remove_object(item)
+        self.wake()
+
     def unreadable(self, resource: str, name: str, error: Exception) -> None:
         """An object that could not be read is skipped: it must not stop all the others."""
         self._metrics.unreadable.labels(resource).inc()
@@ -239,6 +254,25 @@ class NamespaceHandler:
         self.replace, self.upsert = loop.replace_namespaces, loop.upsert_namespace
         self.delete = loop.delete_namespace
         self._loop = loop
+
+    def on_sync_changed(self, synced: bool, /) -> None:
+        self._loop.wake()
+
+
+class ObjectHandler(Generic[K]):
+    """Deltas of another kind of object, as `Reflector` delivers them."""
+
+    def __init__(self, loop: SchedulingLoop, kind: type[K]) -> None:
+        self._loop, self._kind = loop, kind
+
+    def replace(self, items: list[K], /) -> None:
+        self._loop.replace_objects(self._kind, items)
+
+    def upsert(self, item: K, /) -> None:
+        self._loop.upsert_object(item)
+
+    def delete(self, item: K, /) -> None:
+        self._loop.delete_object(item)
 
     def on_sync_changed(self, synced: bool, /) -> None:
         self._loop.wake()

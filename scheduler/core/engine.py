@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.api import Namespace, Node, Pod
+from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.mix import ShapeMix
+from scheduler.core.objects import WAKES, K
 from scheduler.core.plugin import Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key, Profile
@@ -126,6 +128,20 @@ class Engine:
         labels = {n.metadata.name: n.metadata.labels or {} for n in namespaces}
         for name in {*self.state.nodes.pods.namespaces, *labels}:
             self._set_namespace(name, labels.get(name))
+
+    def upsert_object(self, item: ClusterObject) -> None:
+        """Added or modified."""
+        if self.state.nodes.cluster.upsert(item):
+            self._note_object(type(item))
+
+    def remove_object(self, item: ClusterObject) -> None:
+        if self.state.nodes.cluster.remove(type(item), item.metadata):
+            self._note_object(type(item))
+
+    def replace_objects(self, kind: type[K], items: Iterable[K]) -> None:
+        """A complete list of a kind, as for pods."""
+        if self.state.nodes.cluster.replace(kind, items):
+            self._note_object(kind)
 
     def knows(self, uid: str) -> bool:
         """Whether the pod waits or has a node here."""
@@ -351,6 +367,9 @@ class Engine:
 
     def _if_awaited(self, event: Wake) -> Wake:
         return event & (self._awaited | self._awaited_by_unchecked)
+
+    def _note_object(self, kind: type[ClusterObject]) -> None:
+        self._happened |= self._if_awaited(WAKES.get(kind, Wake.NOTHING))
 
     def _note(self, node: str, event: Wake) -> None:
         event = self._if_awaited(event)

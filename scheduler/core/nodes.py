@@ -21,6 +21,7 @@ from scheduler.api import Node
 from scheduler.core.images import ImageTable
 from scheduler.core.labels import InternedColumn
 from scheduler.core.mix import FrozenMix
+from scheduler.core.objects import ClusterObjects
 from scheduler.core.plugin import Mask, Wake
 from scheduler.core.pod_index import Carried, PodIndex, Query
 from scheduler.core.pod_info import HostPort, PodInfo
@@ -32,7 +33,7 @@ CPU, MEMORY, EPHEMERAL_STORAGE = 0, 1, 2
 NodeTaint = tuple[str, str, str]
 """(key, value, effect)."""
 
-Stamp = tuple[int, int]
+Stamp = tuple[int, int, int]
 Rows = slice | NDArray[np.intp]
 _MIN_CAPACITY = 64
 _MAX_LABEL_COLUMNS = 256
@@ -75,6 +76,7 @@ class NodeTable:
         self.ports: list[Counter[HostPort]] = []
         self.images = ImageTable()
         self.pods = PodIndex(self.row_of, capacity)
+        self.cluster = ClusterObjects()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,7 +84,7 @@ class NodeTable:
     @property
     def stamp(self) -> Stamp:
         """Differs as soon as anything has changed that any decision reads."""
-        return self.generation, self.pods.version
+        return self.generation, self.pods.version, self.cluster.changes
 
     def view(self, rows: Rows | None = None) -> NodeView:
         """All rows, or the given ones (a slice shares memory, an index array copies)."""
@@ -409,6 +411,11 @@ class NodeView:
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         """Empty for a namespace that is not known (yet)."""
         return self._table.pods.namespace_labels(name)
+
+    @property
+    def cluster(self) -> ClusterObjects:
+        """Objects beside nodes and pods, as far as plugins watch them."""
+        return self._table.cluster
 
     def named(self, name: str) -> Mask:
         """bool[n]: the node of this name."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from scheduler.api_objects import ClusterObject
     from scheduler.core.nodes import NodeView
     from scheduler.core.pod_info import PodInfo
 
@@ -50,10 +51,21 @@ class Wake(Flag):
     """Labels of a pod on a node changed, or it is being deleted."""
     NODE_REMOVED = auto()
     NAMESPACE_LABELS = auto()
+    VOLUME = auto()
+    """A PersistentVolume came, changed or went; the following likewise."""
+    VOLUME_CLAIM = auto()
+    STORAGE_CLASS = auto()
+    CSI_NODE = auto()
+    CSI_DRIVER = auto()
+    STORAGE_CAPACITY = auto()
+    VOLUME_ATTACHMENT = auto()
 
     NODE_ANY = NODE_ADD | NODE_ALLOCATABLE | NODE_LABELS | NODE_TAINTS | NODE_SCHEDULABLE | NODE_FEATURES
     ASSIGNED_POD_ANY = ASSIGNED_POD_REMOVED | ASSIGNED_POD_ADDED | ASSIGNED_POD_CHANGED
-    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS
+    STORAGE_ANY = (
+        VOLUME | VOLUME_CLAIM | STORAGE_CLASS | CSI_NODE | CSI_DRIVER | STORAGE_CAPACITY | VOLUME_ATTACHMENT
+    )
+    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | STORAGE_ANY
 
 
 class PreFilterResult(NamedTuple):
@@ -107,6 +119,10 @@ class Plugin:
     row_local: ClassVar[bool] = True
     """Whether a node's answer depends on that node alone. If not, the plugin always sees all nodes,
     its answers are made anew for each decision, and events on one node may help on any other."""
+
+    watches: ClassVar[tuple[type[ClusterObject], ...]] = ()
+    """Kinds of objects in `NodeView.cluster` that the answer depends on; they are watched if, and only
+    if, a plugin in use says so."""
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:
         if args:

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from scheduler.core.plugin import FilterPlugin, ScorePlugin
+from scheduler.api_objects import ClusterObject
+from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 
 Key = bytes
@@ -29,6 +30,12 @@ class Profile:
     scheduler_name: str
     filters: Sequence[FilterPlugin]
     scores: Sequence[WeightedScore]
+
+    @property
+    def watches(self) -> frozenset[type[ClusterObject]]:
+        """Kinds of objects that any of the plugins reads."""
+        plugins: list[Plugin] = [*self.filters, *(score.plugin for score in self.scores)]
+        return frozenset(kind for plugin in plugins for kind in plugin.watches)
 
 
 def key_reader(plugins: Iterable[FilterPlugin | ScorePlugin]) -> Callable[[PodInfo], Key]:

@@ -6,12 +6,15 @@ smallest ClusterRole that works.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
+from scheduler.api_objects import ClusterObject
 from scheduler.kube.client import KubeClient
 from scheduler.kube.errors import KubeError
+from scheduler.kube.resources import RESOURCES
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -45,6 +48,12 @@ LEADER_ELECTION = tuple(
 )
 
 
+def to_watch(kind: type[ClusterObject]) -> tuple[Permission, ...]:
+    """What it takes to watch the objects of a kind."""
+    resource = RESOURCES[kind]
+    return tuple(Permission(verb, resource.name, resource.group) for verb in ("list", "watch"))
+
+
 class MissingPermissions(KubeError):
     """The text names what is missing and how to grant it."""
 
@@ -58,10 +67,16 @@ class _Review(msgspec.Struct):
 
 
 async def require_permissions(
-    client: KubeClient, *, leader_elect: bool, lease_namespace: str, lease_name: str
+    client: KubeClient,
+    *,
+    watched: Iterable[type[ClusterObject]],
+    leader_elect: bool,
+    lease_namespace: str,
+    lease_name: str,
 ) -> None:
     """Raises MissingPermissions, or what `KubeClient.request` raises."""
-    wanted = [(permission, "", "") for permission in SCHEDULING]
+    permissions = [*SCHEDULING, *(permission for kind in watched for permission in to_watch(kind))]
+    wanted = [(permission, "", "") for permission in permissions]
     if leader_elect:
         # `create` can't be limited to a name (the name is not known to the authoriser then).
         wanted += [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scheduler.api_objects import ClusterObject, PodDisruptionBudget, Service
 from scheduler.kube.permissions import LEADER_ELECTION, SCHEDULING, MissingPermissions, require_permissions
 from tests.unit.answers import client_of
 
@@ -30,11 +31,21 @@ class Reviewer:
         return {"status": {"allowed": self.allows(attributes)}}
 
 
-async def require(folder: Path, allows: Rule, *, leader_elect: bool = True) -> Reviewer:
+async def require(
+    folder: Path,
+    allows: Rule,
+    *,
+    watched: Sequence[type[ClusterObject]] = (),
+    leader_elect: bool = True,
+) -> Reviewer:
     reviewer = Reviewer(allows)
     async with client_of(folder, {REVIEW: reviewer}) as client:
         await require_permissions(
-            client, leader_elect=leader_elect, lease_namespace="kube-system", lease_name="wholepod"
+            client,
+            watched=watched,
+            leader_elect=leader_elect,
+            lease_namespace="kube-system",
+            lease_name="wholepod",
         )
     return reviewer
 
@@ -56,6 +67,14 @@ async def test_every_permission_is_asked_for_once(tmp_path: Path) -> None:
         "get": ("kube-system", "wholepod"),
         "update": ("kube-system", "wholepod"),
     }
+
+
+async def test_kinds_that_plugins_watch_are_asked_for_in_their_group(tmp_path: Path) -> None:
+    reviewer = await require(tmp_path, lambda asked: True, watched=[Service, PodDisruptionBudget])
+    asked = [(a["verb"], a["group"], a["resource"]) for a in reviewer.asked]
+    assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
+    assert {("list", "", "services"), ("watch", "", "services")} <= set(asked)
+    assert {(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")} <= set(asked)
 
 
 async def test_without_leader_election_leases_do_not_matter(tmp_path: Path) -> None:

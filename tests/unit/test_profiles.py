@@ -238,28 +238,29 @@ def test_the_plugin_api_is_what_we_promise() -> None:
 @pytest.mark.parametrize(
     ("of", "members"),
     [
-        ("Plugin", "context name reads reads_amounts_only reads_usage row_local"),
+        ("Plugin", "context name reads reads_amounts_only reads_usage row_local watches"),
         (
             "FilterPlugin",
             "applies context filter name prefilter reads reads_amounts_only reads_usage reasons row_local "
-            "wakes_on",
+            "wakes_on watches",
         ),
         (
             "ScorePlugin",
             "context full_resolution name normalize normalized prefers rank rates reads reads_amounts_only "
-            "reads_usage row_local score version",
+            "reads_usage row_local score version watches",
         ),
         ("FilterResult", "count index reason_bits unresolvable"),
         ("PreFilterResult", "count index node_names rejection"),
         (
             "Wake",
-            "ANY ASSIGNED_POD_ADDED ASSIGNED_POD_ANY ASSIGNED_POD_CHANGED ASSIGNED_POD_REMOVED "
-            "NAMESPACE_LABELS NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_FEATURES NODE_LABELS NODE_REMOVED "
-            "NODE_SCHEDULABLE NODE_TAINTS NOTHING name value",
+            "ANY ASSIGNED_POD_ADDED ASSIGNED_POD_ANY ASSIGNED_POD_CHANGED ASSIGNED_POD_REMOVED CSI_DRIVER "
+            "CSI_NODE NAMESPACE_LABELS NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_FEATURES NODE_LABELS "
+            "NODE_REMOVED NODE_SCHEDULABLE NODE_TAINTS NOTHING STORAGE_ANY STORAGE_CAPACITY STORAGE_CLASS "
+            "VOLUME VOLUME_ATTACHMENT VOLUME_CLAIM name value",
         ),
         (
             "NodeView",
-            "allocatable capacity carrying concerning count declared_features image image_generation label "
+            "allocatable capacity carrying cluster concerning count declared_features image image_generation label "
             "matching mix named names namespace_labels "
             "nonzero_requested pod_count pod_limit ports requested resources taints unschedulable",
         ),
