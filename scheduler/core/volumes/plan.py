@@ -18,6 +18,10 @@ BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 """Annotation of a claim: the volume controller has done its part. The value does not matter."""
 
 
+class PlanFailed(Exception):
+    """A plan that can't come true any more: its pod has to be decided again. The message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
     """One version of one object."""
