@@ -63,6 +63,8 @@ class Again(msgspec.Struct, frozen=True):
 
     delay_s: float = 0.0
     pause_s: float = 0.0
+    retry: bool = True
+    """False after a step that did what it should."""
 
 
 class _Metadata(ApiStruct):
@@ -122,7 +124,7 @@ class Binding:
                 case ErrorKind.NOT_FOUND:
                     return Gone()
                 case ErrorKind.TOO_MANY_REQUESTS:
-                    return _paused(error)
+                    return paused(error)
                 case ErrorKind.SERVER_ERROR:
                     return self._left_open()
                 case ErrorKind.CONFLICT | ErrorKind.ALREADY_EXISTS:
@@ -147,7 +149,7 @@ class Binding:
             if error.kind is ErrorKind.NOT_FOUND:
                 return Gone()
             if error.kind is ErrorKind.TOO_MANY_REQUESTS:
-                return _paused(error)
+                return paused(error)
             return Again(self._backoff.next())
         except Unreachable:
             return Again(pause_s=UNREACHABLE_PAUSE_S)
@@ -175,7 +177,7 @@ class Binding:
         return self._clock() < self._open_until
 
 
-def _paused(error: ApiError) -> Again:
+def paused(error: ApiError) -> Again:
     return Again(pause_s=retry_after_s(error))
 
 

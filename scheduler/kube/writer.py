@@ -1,11 +1,12 @@
-"""Everything the scheduler writes about pods: binds, then status patches, then events.
+"""Everything the scheduler writes about pods: binds, then what binds wait for, status patches, events.
 
-**Order.** A free worker takes a bind if there is one, else a status patch, else an event. The
-token of the rate limit is taken first and the work chosen after it, so that a bind never waits
-behind an event. Under pressure the end is shed: events and patches wait in bounded queues, and
-what finds its queue full is dropped and counted. That is the newest on purpose: a pod that
-stays pending is judged again and then says it again, whereas one that is dropped from the front
-has waited for nothing. Binds are never shed; assumed room bounds their number.
+**Order.** A free worker takes a bind if there is one, else a write about a pod's volumes, else a status
+patch, else an event. The token of the rate limit is taken first and the work chosen after it, so
+that a bind never waits behind an event. Under pressure the end is shed: events and patches wait in
+bounded queues, and what finds its queue full is dropped and counted. That is the newest on purpose:
+a pod that stays pending is judged again and then says it again, whereas one that is dropped from
+the front has waited for nothing. Binds and their volumes are never shed; assumed room bounds their
+number.
 
 **Workers** are a fixed set of tasks that pull from deques: a task per request would double the
 cost of a request. A bind that has to wait sleeps in a timer, not in a worker.
@@ -31,10 +32,11 @@ from scheduler.kube.client import STRATEGIC_MERGE_PATCH, KubeClient
 from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent, hostname, utc_now
 from scheduler.kube.pool import Lane, WorkerPool
 from scheduler.kube.ratelimit import TokenBucket
+from scheduler.kube.volume_writes import VolumeOutcome, VolumeRequest, VolumeWrites
 
 log = structlog.get_logger(__name__)
 
-BIND, STATUS, EVENT = "bind", "status", "event"
+BIND, VOLUMES, STATUS, EVENT = "bind", "volumes", "status", "event"
 # A pod that stays pending says the same at every attempt. Half of the time that the API server keeps
 # an event (--event-ttl, 1 h), so that the pod's only event is renewed when it is gone.
 _EVENT_REMEMBERED_S = 1800.0
@@ -45,7 +47,7 @@ _NOT_LEADING_DELAY_S = 0.5  # until somebody cancels the bind, as one who lost t
 class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Rate (requests a second; burst), requests in flight, and how much may wait.
 
-    Patches and events may take half of the places in flight each, so that a bind finds one.
+    All but binds may take half of the places in flight each, so that a bind finds one.
     """
 
     qps: float = 50.0
@@ -70,9 +72,10 @@ class Writer:
     """Start it with `run` in a task; the other methods return at once.
 
     `on_bound(uid, outcome)` is called once for each bind that was neither cancelled nor left over by
-    `drain`. `on_drop(class, why)` and `on_retry(class)` count; the classes are bind, status and event.
-    `may_bind` is asked right before each bind is sent: a process that was stopped for a while finds
-    its queue as it left it, but no longer its lease.
+    `drain`, `on_volumes(uid, outcome)` likewise. `on_drop(class, why)` and `on_retry(class)` count; the
+    classes are bind, volumes, status and event. `may_bind` is asked right before each bind, and each
+    request about volumes, is sent: a process that was stopped for a while finds its queue as it left
+    it, but no longer its lease.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Writer:
         client: KubeClient,
         *,
         on_bound: Callable[[str, BindOutcome], None],
+        on_volumes: Callable[[str, VolumeOutcome], None] = lambda uid, outcome: None,
         may_bind: Callable[[], bool] = lambda: True,
         limits: WriterLimits | None = None,
         on_drop: Callable[[str, str], None] = lambda work, why: None,
@@ -88,7 +92,7 @@ class Writer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._on_bound = on_bound
+        self._on_bound, self._on_volumes = on_bound, on_volumes
         self._may_bind = may_bind
         self._limits = limits or WriterLimits()
         self._on_drop = on_drop
@@ -98,6 +102,7 @@ class Writer:
         self._hostname = hostname()
         half = max(1, self._limits.in_flight // 2)
         self._bind_lane = Lane(self._do_bind, limit=self._limits.in_flight)
+        self._volume_lane = Lane(self._do_volumes, limit=half)
         self._status_lane = Lane(self._do_patch, limit=half)  # of uids: what is sent is in _patches
         self._event_lane = Lane(self._do_event, limit=half)
         self._bucket = TokenBucket(self._limits.qps, self._limits.burst, clock=clock)
@@ -105,11 +110,12 @@ class Writer:
             client, bucket=self._bucket, on_drop=on_drop, on_retry=on_retry, rng=self._rng, clock=clock
         )
         self._pool = WorkerPool(
-            (self._bind_lane, self._status_lane, self._event_lane),
+            (self._bind_lane, self._volume_lane, self._status_lane, self._event_lane),
             workers=self._limits.in_flight,
             bucket=self._bucket,
         )
         self._binds: dict[str, Binding] = {}
+        self._volumes: dict[str, VolumeWrites] = {}
         self._stepping: set[Binding] = set()
         self._patches: dict[str, Job[ConditionPatch]] = {}  # the newest of each pod, not yet sent
         self._patching: set[str] = set()
@@ -130,6 +136,18 @@ class Writer:
         self._drop_patch(request.uid)
         if request.uid not in self._patching:
             self._queue_bind(binding)
+
+    def write_volumes(self, request: VolumeRequest) -> None:
+        """Raises ValueError for a pod whose volumes are being written; ignored once draining."""
+        if request.uid in self._volumes:
+            raise ValueError(f"the volumes of pod {request.uid} are being written already")
+        if not self._draining:
+            self._volumes[request.uid] = VolumeWrites(request, rng=self._rng)
+            self._queue_volumes(self._volumes[request.uid])
+
+    def cancel_volumes(self, uid: str) -> bool:
+        """As `cancel`, of the writes about a pod's volumes."""
+        return self._volumes.pop(uid, None) is not None
 
     def cancel(self, uid: str) -> bool:
         """Forget a bind: its pod is gone or bound, or we lead no more. False if there is none.
@@ -161,6 +179,7 @@ class Writer:
         """Work not done yet, by class."""
         return {
             BIND: len(self._binds),
+            VOLUMES: len(self._volumes),
             STATUS: len(self._patches) + len(self._patching) + len(self._patch_retries),
             EVENT: len(self._event_lane.waiting) + self._event_lane.in_flight + self._event_retries,
         }
@@ -175,6 +194,7 @@ class Writer:
         `run` must go on meanwhile.
         """
         self._draining = True
+        self._volumes.clear()  # the next process goes on from what is written
         for uid in [*self._patches, *self._patch_retries]:
             self._drop_patch(uid)
         unsent = [
@@ -231,6 +251,33 @@ class Writer:
         del self._binds[uid]
         self._on_bound(uid, result)
         self._progress.set()
+
+    # Volumes.
+
+    def _queue_volumes(self, writes: VolumeWrites) -> None:
+        self._volume_lane.waiting.append(writes)
+        self._pool.wake()
+
+    async def _do_volumes(self, writes: VolumeWrites) -> None:
+        uid = writes.request.uid
+        if self._volumes.get(uid) is not writes:
+            return
+        later = asyncio.get_running_loop().call_later
+        if not self._may_bind():
+            later(_NOT_LEADING_DELAY_S, self._queue_volumes, writes)
+            return
+        result = await writes.step(self._client)
+        if self._volumes.get(uid) is not writes:
+            return
+        if isinstance(result, Again):
+            if result.retry:
+                self._on_retry(VOLUMES)
+            if result.pause_s:
+                self._bucket.pause(result.pause_s)
+            later(result.delay_s, self._queue_volumes, writes)
+            return
+        del self._volumes[uid]
+        self._on_volumes(uid, result)
 
     # Status patches.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import cast
 
 from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent
+from scheduler.kube.volume_writes import VolumeRequest
 from scheduler.kube.writer import Writer
 
 
@@ -16,6 +17,8 @@ class Recorder:
     def __init__(self) -> None:
         self.binds: list[BindRequest] = []
         self.cancelled: list[str] = []
+        self.volumes: list[VolumeRequest] = []
+        self.cancelled_volumes: list[str] = []
         self.patches: list[ConditionPatch] = []
         self.events: list[PodEvent] = []
 
@@ -24,6 +27,13 @@ class Recorder:
 
     def cancel(self, uid: str) -> bool:
         self.cancelled.append(uid)
+        return True
+
+    def write_volumes(self, request: VolumeRequest) -> None:
+        self.volumes.append(request)
+
+    def cancel_volumes(self, uid: str) -> bool:
+        self.cancelled_volumes.append(uid)
         return True
 
     def patch_condition(self, patch: ConditionPatch) -> None:
