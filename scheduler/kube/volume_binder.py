@@ -26,8 +26,6 @@ from scheduler.core.volumes.plan import PlanFailed, VolumePlan
 from scheduler.kube.volume_writes import VolumeOutcome, VolumeRequest, Written
 from scheduler.kube.writer import Writer
 
-BIND_TIMEOUT_S = 600.0
-
 Key = tuple[type[Node] | type[ClusterObject], str]
 """Kind and `ObjectVersion.key` of an object that a plan is about."""
 
@@ -37,7 +35,6 @@ class _Open:
     """A plan that is being carried out."""
 
     plan: VolumePlan
-    timeout_s: float
     about: frozenset[Key]
     versions: Mapping[tuple[type[ClusterObject], str], str] = field(default_factory=dict)
     """What was written; the watch has to get there first."""
@@ -71,14 +68,14 @@ class VolumeBinder:
     def __contains__(self, uid: object) -> bool:
         return uid in self._open
 
-    def bind(self, uid: str, plan: VolumePlan, *, timeout_s: float = BIND_TIMEOUT_S) -> None:
-        """Write what is to be written, then wait for up to `timeout_s` until all claims are bound.
+    def bind(self, uid: str, plan: VolumePlan) -> None:
+        """Write what is to be written, then wait until all claims are bound, for as long as the plan says.
 
         Raises ValueError for a pod whose plan is being carried out.
         """
         if uid in self._open:
             raise ValueError(f"the volumes of pod {uid} are being bound already")
-        opened = self._open[uid] = _Open(plan, timeout_s, _objects_of(plan))
+        opened = self._open[uid] = _Open(plan, _objects_of(plan))
         for key in opened.about:
             self._about.setdefault(key, set()).add(uid)
         if plan.provisions or not all(binding.is_written for binding in plan.bindings):
@@ -132,7 +129,7 @@ class VolumeBinder:
                 self._look(uid, opened)
 
     def _wait(self, uid: str, opened: _Open) -> None:
-        opened.timer = asyncio.get_running_loop().call_later(opened.timeout_s, self._time_out, uid)
+        opened.timer = asyncio.get_running_loop().call_later(opened.plan.timeout_s, self._time_out, uid)
         self._look(uid, opened)
 
     def _look(self, uid: str, opened: _Open) -> None:

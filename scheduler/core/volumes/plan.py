@@ -69,3 +69,5 @@ class VolumePlan:
     node: str
     bindings: tuple[StaticBinding, ...] = ()
     provisions: tuple[Provisioning, ...] = ()
+    timeout_s: float = 600.0
+    """How long to wait after the writes."""

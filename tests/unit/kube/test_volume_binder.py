@@ -157,7 +157,7 @@ async def test_nothing_to_write_means_waiting_at_once() -> None:
 @in_virtual_time
 async def test_it_gives_up_in_time() -> None:
     b = Binding()
-    b.binder.bind("uid", PROVISIONING, timeout_s=60)
+    b.binder.bind("uid", replace(PROVISIONING, timeout_s=60))
     await asyncio.sleep(500)  # writing may take as long as it takes
     b.binder.on_written("uid", Written({CLAIM_KEY: "20"}))
     b.see(claim(20, selected="n"))
@@ -172,7 +172,7 @@ async def test_it_gives_up_in_time() -> None:
 @in_virtual_time
 async def test_nothing_is_left_after_the_end() -> None:
     b = Binding()
-    b.binder.bind("uid", PROVISIONING, timeout_s=60)
+    b.binder.bind("uid", replace(PROVISIONING, timeout_s=60))
     b.binder.on_written("uid", Written({CLAIM_KEY: "20"}))
     b.see(claim(22, volume="pv", selected="n"), volume(23))
     assert b.bound == ["uid"]
@@ -235,7 +235,7 @@ async def test_a_complete_list_is_looked_at_too() -> None:
 async def test_cancelled_plans_end_silently() -> None:
     b = Binding()
     for uid in ("a", "b", "c"):
-        b.binder.bind(uid, PROVISIONING, timeout_s=60)
+        b.binder.bind(uid, replace(PROVISIONING, timeout_s=60))
     b.binder.on_written("b", Written({CLAIM_KEY: "20"}))
     assert b.binder.cancel("a")
     assert not b.binder.cancel("a")
