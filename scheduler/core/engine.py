@@ -29,6 +29,8 @@ from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key, Profile
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
+from scheduler.core.volumes.assume import assume_plan
+from scheduler.core.volumes.plan import VolumePlan
 from scheduler.quantity import QuantityError
 
 WAKE_SHARE = 4
@@ -57,6 +59,8 @@ class Decision:
     waited_s: float
     """Since the pod was first seen without gates."""
     rejected_by: frozenset[str] = frozenset()
+    volumes: VolumePlan | None = None
+    """What has to be written, and come true, before the bind may be sent."""
 
 
 class Engine:
@@ -112,6 +116,7 @@ class Engine:
     def remove_pod(self, uid: str) -> None:
         """Deleted or finished."""
         self.queue.remove(uid)
+        self._restore_objects(uid)
         placed = self.state.remove_pod(uid)
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
@@ -198,8 +203,11 @@ class Engine:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
+        cycle, plan = self.cycles[queued.kind[0]], None
         try:
-            placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
+            placement = cycle.place(info, queued.kind[1])
+            if placement.node is not None:
+                plan = cycle.plan(info, placement.node)
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
@@ -208,9 +216,11 @@ class Engine:
             self.queue.set_unschedulable(queued, placement.rejected_by)
             self._awaited |= self._wanted(queued.kind[0], placement.rejected_by)
             return self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+        if plan is not None:
+            assume_plan(plan, self.state.nodes.cluster, owner=info.uid)
         self.state.assume(info, placement.node)
         self._note(placement.node, Wake.ASSIGNED_POD_ADDED)
-        return self._decision(queued, Verdict.PLACED, placement)
+        return self._decision(queued, Verdict.PLACED, placement, plan)
 
     def bind_failed(self, uid: str) -> None:
         """The bind was definitely refused: the room is free again, the pod is tried after a backoff."""
@@ -320,7 +330,7 @@ class Engine:
     def _alike(self, name: str, pods: Collection[QueuedPod]) -> Iterable[Collection[QueuedPod]]:
         """Pods of one kind by what of the cluster concerns them: each group gets one answer."""
         cycle = self.cycles[name]
-        if not cycle.remote.has_contexts:
+        if not cycle.remote.has_contexts(next(iter(pods)).info):
             return [pods]
         groups: dict[Hashable, list[QueuedPod]] = {}
         for pod in pods:
@@ -360,7 +370,13 @@ class Engine:
         name = info.pod.spec.scheduler_name or ""
         return name, self.cycles[name].read_key(info)
 
+    def _restore_objects(self, uid: str) -> None:
+        """The pod's plan is void: its volumes are there for others again."""
+        for kind in self.state.nodes.cluster.restore(uid):
+            self._note_object(kind)
+
     def _forget(self, uid: str) -> None:
+        self._restore_objects(uid)
         node = self.state.forget(uid)
         if node is not None:
             self._note(node, Wake.ASSIGNED_POD_REMOVED)
@@ -377,7 +393,9 @@ class Engine:
             self._helpful[node] = self._helpful.get(node, Wake.NOTHING) | event
             self._happened |= event
 
-    def _decision(self, queued: QueuedPod, verdict: Verdict, placement: Placement) -> Decision:
+    def _decision(
+        self, queued: QueuedPod, verdict: Verdict, placement: Placement, plan: VolumePlan | None = None
+    ) -> Decision:
         return Decision(
             pod=queued.info,
             verdict=verdict,
@@ -386,4 +404,5 @@ class Engine:
             attempts=queued.attempts,
             waited_s=self._clock() - queued.first_seen,
             rejected_by=placement.rejected_by,
+            volumes=plan,
         )

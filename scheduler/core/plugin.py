@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scheduler.api_objects import ClusterObject
     from scheduler.core.nodes import NodeView
     from scheduler.core.pod_info import PodInfo
+    from scheduler.core.volumes.plan import VolumePlan
 
 MAX_NODE_SCORE = 100
 """Upper end of normalised scores (framework.MaxNodeScore)."""
@@ -151,6 +152,21 @@ class FilterPlugin(Plugin):
         """False when this plugin has nothing to say of the pod (kube-scheduler's Skip), as long as
         its `context` is empty."""
         return True
+
+    def refuses(self, pod: PodInfo, nodes: NodeView) -> str | None:
+        """Why the pod fits no node whatever as the cluster stands, for the event; None when it may.
+
+        Like `prefilter`, but asked at each decision about pods with a `context`. Only for plugins that are
+        not row-local.
+        """
+        return None
+
+    def plan(self, pod: PodInfo, nodes: NodeView, row: int) -> VolumePlan | None:
+        """What has to be written before the pod, which fits there, can be bound to the node of this row.
+
+        Asked once, when the pod is placed; `nodes` are all nodes. Only for plugins that are not row-local.
+        """
+        return None
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         """The texts behind the reason bits, at most 64."""

@@ -13,7 +13,12 @@ from scheduler.core.node_selector import selects
 from scheduler.core.nodes import NodeTable
 from scheduler.core.volumes.claims import is_fully_bound
 from scheduler.core.volumes.plan import SELECTED_NODE, ObjectVersion, PlanFailed, VolumePlan
-from scheduler.core.volumes.sources import UntranslatableVolume, translated_affinity
+from scheduler.core.volumes.sources import (
+    UntranslatableVolume,
+    affinity_of,
+    provisioner_of,
+    translated_affinity,
+)
 
 MIGRATED_PLUGINS = "storage.alpha.kubernetes.io/migrated-plugins"
 """Annotation of a CSINode: the old provisioners whose volumes CSI drivers attach there, with commas."""
@@ -75,10 +80,8 @@ def _check_affinity(volume: PersistentVolume, node: str, nodes: NodeTable) -> No
 
 def affinity_on(volume: PersistentVolume, csi_node: CSINode | None) -> NodeSelector | None:
     """The volume's affinity as a node with this CSINode takes it. Raises UntranslatableVolume."""
-    provisioner, translated = translated_affinity(volume)
-    if not provisioner or provisioner in migrated_plugins(csi_node):
-        return translated
-    return volume.spec.node_affinity.required if volume.spec.node_affinity is not None else None
+    migrated = provisioner_of(volume) in migrated_plugins(csi_node)
+    return translated_affinity(volume) if migrated else affinity_of(volume)
 
 
 def migrated_plugins(csi_node: CSINode | None) -> frozenset[str]:

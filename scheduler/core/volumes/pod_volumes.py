@@ -39,7 +39,7 @@ class Disk(NamedTuple):
 
 
 class PodVolumes(NamedTuple):
-    """In the order of the pod's spec."""
+    """In the order of the pod's spec; a claim that it names twice is there once."""
 
     claims: tuple[ClaimUse, ...] = ()
     disks: tuple[Disk, ...] = ()
@@ -83,7 +83,7 @@ def pod_volumes(pod: Pod) -> PodVolumes:
             attached.append(found)
     if not (claims or disks or attached or untranslatable):
         return NO_VOLUMES
-    return PodVolumes(tuple(claims), tuple(disks), tuple(attached), untranslatable)
+    return PodVolumes(tuple(dict.fromkeys(claims)), tuple(disks), tuple(attached), untranslatable)
 
 
 def _disks(volume: Mapping[str, Any]) -> Iterator[Disk]:

@@ -128,24 +128,35 @@ def attachable_volume(volume: PersistentVolume) -> Attachable | None:
     return Attachable(in_tree.driver, handle, in_tree=True) if handle else None
 
 
-def translated_affinity(volume: PersistentVolume) -> tuple[str, NodeSelector | None]:
-    """The old provisioner's name (empty for a volume of another kind), and the affinity on nodes where
-    the CSI driver has taken over. Raises UntranslatableVolume."""
+def provisioner_of(volume: PersistentVolume) -> str:
+    """Name of the old provisioner that a CSI driver may have replaced; empty for other volumes."""
+    return _source_of(volume)[0]
+
+
+def affinity_of(volume: PersistentVolume) -> NodeSelector | None:
+    """As it is written."""
+    return volume.spec.node_affinity.required if volume.spec.node_affinity is not None else None
+
+
+def translated_affinity(volume: PersistentVolume) -> NodeSelector | None:
+    """The affinity on nodes where the CSI driver has taken over. Raises UntranslatableVolume."""
     provisioner, found = _source_of(volume)
-    affinity = volume.spec.node_affinity.required if volume.spec.node_affinity is not None else None
+    affinity = affinity_of(volume)
     if found is None:
-        return "", affinity
+        return affinity
     in_tree = IN_TREE[provisioner]
     in_tree.handle(found)
     if in_tree.field == "gcePersistentDisk":
         _gce_volume_handle(volume, "")
     if in_tree.topology_key:
         affinity = _with_topology(affinity, volume.metadata.labels or {}, in_tree.topology_key)
-    return provisioner, affinity
+    return affinity
 
 
 def _source_of(volume: PersistentVolume) -> tuple[str, Mapping[str, Any] | None]:
     spec = volume.spec
+    if spec.csi is not None:
+        return "", None
     if spec.aws_elastic_block_store is not None:
         return "kubernetes.io/aws-ebs", spec.aws_elastic_block_store
     if spec.gce_persistent_disk is not None:
