@@ -14,9 +14,13 @@ from typing import Any
 import msgspec
 
 from scheduler.api import Namespace, Node, Pod
+from scheduler.api_objects import ClusterObject
+from scheduler.kube.resources import RESOURCES
 from scheduler.quantity import NANOS_PER_MILLI, nanos
 
 Json = dict[str, Any]
+
+_KINDS: dict[str, type[ClusterObject]] = {kind.__name__: kind for kind in RESOURCES}
 
 
 def admit_pod(raw: Json, uid: str) -> Pod:
@@ -48,6 +52,14 @@ def admit_namespaces(document: Json) -> Iterator[Namespace]:
     for raw in document.get("objects") or ():
         if raw["kind"] == "Namespace":
             yield msgspec.convert(raw, Namespace)
+
+
+def admit_objects(document: Json) -> Iterator[ClusterObject]:
+    """The document's other objects, of all kinds that Wholepod knows."""
+    for raw in document.get("objects") or ():
+        kind = _KINDS.get(raw["kind"])
+        if kind is not None:
+            yield msgspec.convert(raw, kind)
 
 
 def _container(raw: Json, *, host_network: bool) -> Json:

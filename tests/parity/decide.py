@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.api_objects import ClusterObject
 from scheduler.config import ProfileConfig
 from scheduler.core.cycle import Cycle, run_prefilters
 from scheduler.core.mix import ShapeMix
@@ -30,7 +31,14 @@ from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests
 from scheduler.core.state import ClusterState
 from scheduler.plugins.node_resources import NodeResourcesFit
 from scheduler.plugins.profiles import build_profile
-from tests.parity.admission import Json, admit_namespaces, admit_node, admit_pod, admit_pods
+from tests.parity.admission import (
+    Json,
+    admit_namespaces,
+    admit_node,
+    admit_objects,
+    admit_pod,
+    admit_pods,
+)
 
 PRESETS = ("kube", "memory-fit")
 KUBE_PLUGINS = (
@@ -59,13 +67,15 @@ class Case:
         self.cycle = Cycle(self.profile, self.state.nodes)
         for namespace in admit_namespaces(document):
             self.state.nodes.pods.set_namespace(namespace.metadata.name, namespace.metadata.labels or {})
-        events: list[Any] = [*map(admit_node, document.get("nodes") or ()), *bound]
+        events: list[Any] = [*map(admit_node, document.get("nodes") or ()), *bound, *admit_objects(document)]
         if shuffle is not None:
             shuffle.shuffle(events)
         pauses = shuffle.sample(range(len(events)), min(2, len(events))) if shuffle is not None else ()
         for i, event in enumerate(events):
             if isinstance(event, PodInfo):
                 self.state.confirm(event)
+            elif isinstance(event, ClusterObject):
+                self.state.nodes.cluster.upsert(event)
             else:
                 self.state.upsert_node(event)
             if i in pauses:
@@ -120,7 +130,7 @@ def _fit(case: Case) -> dict[str, Json]:
     names = case.nodes.names
     if not names:
         return {}
-    prefilters = run_prefilters(case.profile, case.pod)
+    prefilters = run_prefilters(case.profile, case.pod, case.nodes)
     rejection, allowed = prefilters.result
     if rejection is not None:
         status: Json = {"code": UNRESOLVABLE, "reasons": [rejection]}
@@ -152,8 +162,9 @@ def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_], scores: dict
     names = case.nodes.names
     if isinstance(plugin, FilterPlugin):
         prefilter = plugin.prefilter(case.pod)
-        if prefilter.rejection is not None:
-            out["preFilter"] = {"code": UNRESOLVABLE, "reasons": [prefilter.rejection]}
+        rejection = prefilter.rejection or plugin.refuses(case.pod, case.nodes)
+        if rejection is not None:
+            out["preFilter"] = {"code": UNRESOLVABLE, "reasons": [rejection]}
         elif plugin.applies(case.pod) or plugin.context(case.pod, case.nodes):
             out["preFilter"] = _SUCCESS
             if prefilter.node_names is not None:
