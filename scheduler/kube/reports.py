@@ -48,6 +48,10 @@ class PodReports:
         """The API server would not bind the pod to the node that was chosen."""
         self._report(decision, "SchedulerError", f"binding rejected: {message}")
 
+    def volumes_not_bound(self, decision: Decision, message: str) -> None:
+        """The pod's volumes could not be made ready on the node that was chosen."""
+        self._report(decision, "SchedulerError", message)
+
     def forget(self, uid: str) -> None:
         """The pod is gone."""
         self._event_at.pop(uid, None)

@@ -243,7 +243,7 @@ def metrics() -> Metrics:
     metrics.on_request("GET", "200", 0.01)
     metrics.leader.labels("wholepod").set(1)
     metrics.shed.labels("a", "b")
-    for counter in (metrics.binds, metrics.retries, metrics.unreadable):
+    for counter in (metrics.binds, metrics.retries, metrics.unreadable, metrics.volume_errors):
         counter.labels("any").inc()
     return metrics
 

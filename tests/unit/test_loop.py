@@ -12,6 +12,7 @@ from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
 from scheduler.kube.binding import Bound, BoundElsewhere, Gone, Refused
 from scheduler.kube.reports import PodReports
+from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.loop import MAX_BINDS_UNDER_WAY, NodeHandler, PodHandler, SchedulingLoop
 from scheduler.observe.metrics import Metrics
 from tests.builders import PodBuilder, make_node, make_pod, make_profile
@@ -37,7 +38,14 @@ class Running:
             clock=self.clock,
         )
         self.writer = Recorder()
-        self.loop.connect(self.writer.as_writer, PodReports(self.writer.as_writer, clock=self.clock))
+        writer = self.writer.as_writer
+        self.volumes = VolumeBinder(
+            self.engine.state.nodes,
+            writer,
+            on_bound=self.loop.on_volumes_bound,
+            on_failed=self.loop.on_volumes_failed,
+        )
+        self.loop.connect(writer, PodReports(writer, clock=self.clock), self.volumes)
         self.pods, self.nodes = PodHandler(self.loop), NodeHandler(self.loop)
 
     def _on_first_turn(self) -> None:
