@@ -23,8 +23,8 @@ from scheduler.api import Namespace, Node, Pod
 from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.mix import ShapeMix
-from scheduler.core.objects import WAKES, K
-from scheduler.core.plugin import Wake
+from scheduler.core.objects import WAKES, K, ObjectChanges
+from scheduler.core.plugin import ObjectChange, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key, Profile
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
@@ -74,6 +74,7 @@ class Engine:
         self.mix = ShapeMix()
         self.state = ClusterState(self.mix.frozen)
         self.cycles: dict[str, Cycle] = {p.scheduler_name: Cycle(p, self.state.nodes) for p in profiles}
+        self._filters = {p.scheduler_name: {f.name: f for f in p.filters} for p in profiles}
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
@@ -89,6 +90,8 @@ class Engine:
         self._changes = Wake.NOTHING
         """The same for the wake check under way, and the kinds it has yet to look at."""
         self._to_check: list[Kind] = []
+        self._objects_happened, self._objects_changed = ObjectChanges(), ObjectChanges()
+        """Of objects beside nodes and pods: what has happened since, and in the check under way."""
         self._awaited = Wake.NOTHING
         """What the plugins that rejected sleeping pods wait for; maybe more, never less."""
         self._awaited_by_unchecked = Wake.NOTHING
@@ -136,12 +139,14 @@ class Engine:
 
     def upsert_object(self, item: ClusterObject) -> None:
         """Added or modified."""
-        if self.state.nodes.cluster.upsert(item):
-            self._note_object(type(item))
+        metadata, cluster = item.metadata, self.state.nodes.cluster
+        before = cluster.get(type(item), metadata.name, metadata.namespace)
+        if cluster.upsert(item):
+            self._note_object(type(item), ObjectChange(before, item))
 
     def remove_object(self, item: ClusterObject) -> None:
         if self.state.nodes.cluster.remove(type(item), item.metadata):
-            self._note_object(type(item))
+            self._note_object(type(item), ObjectChange(item, None))
 
     def replace_objects(self, kind: type[K], items: Iterable[K]) -> None:
         """A complete list of a kind, as for pods."""
@@ -249,6 +254,7 @@ class Engine:
         if not self._to_check:
             self._changed, self._helpful = self._helpful, {}
             self._changes, self._happened = self._happened, Wake.NOTHING
+            self._objects_changed, self._objects_happened = self._objects_happened, ObjectChanges()
             self._awaited_by_unchecked, self._awaited = self._awaited, Wake.NOTHING
             self._to_check = self.queue.unschedulable_kinds()
         rows_of: dict[Wake, NDArray[np.intp]] = {}
@@ -280,19 +286,28 @@ class Engine:
         pods, rejected_by = asleep
         name, key = kind
         wanted = self._wanted(name, rejected_by)
+        anywhere = self._changes & self._wanted(
+            name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING
+        )
         rows = None
-        if not self._changes & self._wanted(name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING):
+        if not anywhere & ~Wake.OBJECT_ANY:
             rows = rows_of.get(wanted)
             if rows is None:
                 row_of = self.state.nodes.row_of
                 helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
                 rows = rows_of[wanted] = np.array(helped, np.intp)
-            if not len(rows):
+            if not anywhere and not len(rows):
                 self._awaited |= wanted
                 return 0
         woken = 0
         for alike in self._alike(name, pods):
-            still = self._still_rejected_by(name, key, next(iter(alike)).info, rows)
+            info, where = next(iter(alike)).info, rows
+            if rows is not None and anywhere and self._objects_may_help(name, rejected_by, info):
+                where = None
+            if where is not None and not len(where):
+                self._awaited |= wanted
+                continue
+            still = self._still_rejected_by(name, key, info, where)
             if still is None:
                 woken += self.queue.wake(alike, "NodeChange")
             else:
@@ -300,6 +315,11 @@ class Engine:
                 self.queue.note_rejections(kind, still)
                 self._awaited |= wanted | self._wanted(name, still)
         return woken
+
+    def _objects_may_help(self, name: str, rejected_by: Iterable[str], info: PodInfo) -> bool:
+        """Whether any of the objects that have changed may turn any of these rejections around."""
+        filters = self._filters[name]
+        return any(self._objects_changed.may_help(filters[plugin], info) for plugin in rejected_by)
 
     def _upsert_assigned(self, info: PodInfo) -> None:
         self.queue.remove(info.uid)
@@ -384,8 +404,12 @@ class Engine:
     def _if_awaited(self, event: Wake) -> Wake:
         return event & (self._awaited | self._awaited_by_unchecked)
 
-    def _note_object(self, kind: type[ClusterObject]) -> None:
-        self._happened |= self._if_awaited(WAKES.get(kind, Wake.NOTHING))
+    def _note_object(self, kind: type[ClusterObject], change: ObjectChange | None = None) -> None:
+        """`change` is None when many may have changed."""
+        event = self._if_awaited(WAKES.get(kind, Wake.NOTHING))
+        if event:
+            self._happened |= event
+            self._objects_happened.note(kind, change)
 
     def _note(self, node: str, event: Wake) -> None:
         event = self._if_awaited(event)

@@ -29,7 +29,8 @@ from scheduler.api_objects import (
     StorageClass,
     VolumeAttachment,
 )
-from scheduler.core.plugin import Wake
+from scheduler.core.plugin import FilterPlugin, ObjectChange, Wake
+from scheduler.core.pod_info import PodInfo
 
 K = TypeVar("K", bound=ClusterObject)
 
@@ -43,6 +44,32 @@ WAKES: Mapping[type[ClusterObject], Wake] = {
     VolumeAttachment: Wake.VOLUME_ATTACHMENT,
 }
 """What a change of an object may help with; kinds that aren't here turn no rejection around."""
+
+
+_CHANGES_KEPT = 256
+
+
+class ObjectChanges:
+    """Changes of objects since some time, to ask plugins about; of a kind with many only that there were."""
+
+    def __init__(self) -> None:
+        self._kept: dict[type[ClusterObject], list[ObjectChange] | None] = {}
+
+    def note(self, kind: type[ClusterObject], change: ObjectChange | None) -> None:
+        """None: any object of the kind may have changed."""
+        kept = self._kept.setdefault(kind, [])
+        if kept is not None and change is not None and len(kept) < _CHANGES_KEPT:
+            kept.append(change)
+        else:
+            self._kept[kind] = None
+
+    def may_help(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
+        """Whether any of them may turn the plugin's rejection of the pod around."""
+        return any(
+            changes is None or any(plugin.may_help(pod, change) for change in changes)
+            for kind, changes in self._kept.items()
+            if WAKES.get(kind, Wake.NOTHING) & plugin.wakes_on
+        )
 
 
 ObjectKey = tuple[type[ClusterObject], str, str]

@@ -66,7 +66,16 @@ class Wake(Flag):
     STORAGE_ANY = (
         VOLUME | VOLUME_CLAIM | STORAGE_CLASS | CSI_NODE | CSI_DRIVER | STORAGE_CAPACITY | VOLUME_ATTACHMENT
     )
+    OBJECT_ANY = STORAGE_ANY
+    """Changes of objects beside nodes and pods."""
     ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | STORAGE_ANY
+
+
+class ObjectChange(NamedTuple):
+    """An object beside nodes and pods that came (`before` is None), changed, or went (`after` is None)."""
+
+    before: ClusterObject | None
+    after: ClusterObject | None
 
 
 class PreFilterResult(NamedTuple):
@@ -147,6 +156,11 @@ class FilterPlugin(Plugin):
         """Asked once for all pods of a kind, so the pod's `reads` is all it may depend on; the
         default looks at all nodes."""
         return ALL_NODES
+
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        """Whether a change of an object, of a kind that `wakes_on` names, may turn this plugin's rejection
+        of the pod around (framework.QueueingHintFn). Events of nodes and pods are not asked about."""
+        return True
 
     def applies(self, pod: PodInfo) -> bool:
         """False when this plugin has nothing to say of the pod (kube-scheduler's Skip), as long as

@@ -24,9 +24,10 @@ from scheduler.api_objects import (
     VolumeAttachment,
 )
 from scheduler.core.nodes import NodeView
-from scheduler.core.plugin import FilterPlugin, FilterResult, Wake
+from scheduler.core.plugin import FilterPlugin, FilterResult, ObjectChange, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.volumes.claims import attachable_of
+from scheduler.core.volumes.hints import may_help
 from scheduler.core.volumes.pod_volumes import ClaimUse
 from scheduler.core.volumes.reach import csi_nodes
 from scheduler.core.volumes.sources import Attachable, UntranslatableVolume
@@ -68,6 +69,9 @@ class NodeVolumeLimits(FilterPlugin):
 
     def applies(self, pod: PodInfo) -> bool:
         return False  # the context tells
+
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        return may_help(pod, change)
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         claims = [

@@ -26,12 +26,14 @@ from scheduler.core.plugin import (
     FilterPlugin,
     FilterResult,
     Mask,
+    ObjectChange,
     Ranking,
     ScorePlugin,
     Wake,
 )
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.volumes.claims import class_of_claim, is_reserved_for, requested_storage
+from scheduler.core.volumes.hints import may_help
 from scheduler.core.volumes.plan import (
     BOUND_BY_CONTROLLER,
     ObjectVersion,
@@ -106,6 +108,9 @@ class VolumeBinding(FilterPlugin, ScorePlugin):
     def applies(self, pod: PodInfo) -> bool:
         return False  # the context tells
 
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        return may_help(pod, change)
+
     def refuses(self, pod: PodInfo, nodes: NodeView) -> str | None:
         """podHasPVCs, and claims that the volume controller should have bound."""
         for use in pod.volumes.claims:
@@ -153,7 +158,7 @@ class VolumeBinding(FilterPlugin, ScorePlugin):
         provisions = [Provisioning(_version(p.claim)) for p in service.provisions if p.where[row]]
         if not (bindings or provisions):
             return None
-        return VolumePlan(nodes.names[row], tuple(bindings), tuple(provisions))
+        return VolumePlan(nodes.names[row], tuple(bindings), tuple(provisions), timeout_s=self.bind_timeout_s)
 
 
 def _storage(service: Service, n: int) -> Iterator[_Columns]:

@@ -13,9 +13,10 @@ import numpy as np
 
 from scheduler.api_objects import PersistentVolumeClaim
 from scheduler.core.nodes import NodeView
-from scheduler.core.plugin import FilterPlugin, FilterResult, Wake
+from scheduler.core.plugin import FilterPlugin, FilterResult, ObjectChange, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.volumes.claims import READ_WRITE_ONCE_POD
+from scheduler.core.volumes.hints import may_help
 from scheduler.core.volumes.pod_volumes import ClaimUse, Disk
 
 REASON_DISK = "node(s) had no available disk"
@@ -39,6 +40,9 @@ class VolumeRestrictions(FilterPlugin):
 
     def applies(self, pod: PodInfo) -> bool:
         return False  # the context tells
+
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        return may_help(pod, change)
 
     def refuses(self, pod: PodInfo, nodes: NodeView) -> str | None:
         for use in pod.volumes.shared_claims:

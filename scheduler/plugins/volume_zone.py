@@ -15,9 +15,10 @@ import numpy as np
 from scheduler.api_objects import PersistentVolume, PersistentVolumeClaim, StorageClass
 from scheduler.core.labels import lookup, lookup_in
 from scheduler.core.nodes import NodeView
-from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, Wake, passes, rejects
+from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, ObjectChange, Wake, passes, rejects
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.volumes.claims import WAIT_FOR_FIRST_CONSUMER, class_of_claim
+from scheduler.core.volumes.hints import may_help
 from scheduler.core.volumes.sources import OLD_REGION, OLD_ZONE, REGION, ZONE, ZONES_DELIMITER
 
 REASON = "node(s) had no available volume zone"
@@ -44,6 +45,9 @@ class VolumeZone(FilterPlugin):
 
     def applies(self, pod: PodInfo) -> bool:
         return False  # the context tells
+
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        return may_help(pod, change)
 
     def refuses(self, pod: PodInfo, nodes: NodeView) -> str | None:
         """getPVbyPod: a claim must have a volume, or wait for a consumer."""
