@@ -17,6 +17,7 @@ class ApiStruct(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
 
 
 class OwnerReference(ApiStruct):
+    api_version: str = ""
     kind: str = ""
     name: str = ""
     uid: str = ""

@@ -113,8 +113,9 @@ class App:
         self._writer = Writer(
             client,
             on_bound=self.loop.on_bound,
+            on_deleted=self.loop.on_deleted,
             on_volumes=lambda uid, outcome: volumes.on_written(uid, outcome),
-            may_bind=self._leads,
+            leads=self._leads,
             limits=WriterLimits(qps=connection.qps, burst=connection.burst),
             on_drop=lambda work, why: self.metrics.shed.labels(work, why).inc(),
             on_retry=lambda work: self.metrics.retries.labels(work).inc(),

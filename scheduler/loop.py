@@ -21,11 +21,14 @@ from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.objects import K
 from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Refused
+from scheduler.kube.deletion import DeletionOutcome
 from scheduler.kube.payloads import BindRequest
 from scheduler.kube.reports import PodReports
 from scheduler.kube.volume_binder import VolumeBinder
+from scheduler.kube.volume_writes import VolumeRequest
 from scheduler.kube.writer import Writer
 from scheduler.observe.metrics import Metrics
+from scheduler.preempting import Preempting
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +49,8 @@ class _Bind:
 class SchedulingLoop:
     """`may_decide` says whether a decision now would be ours to make and built on a true picture.
 
-    Give `on_bound` to the writer and `on_volumes_bound`, `on_volumes_failed` to the volume binder; each
-    tells once what became of a pod that was handed over.
+    Give `on_bound` and `on_deleted` to the writer, `on_volumes_bound` and `on_volumes_failed` to the volume
+    binder; they are told once what became of each pod that was handed over.
     """
 
     def __init__(
@@ -66,11 +69,15 @@ class SchedulingLoop:
         self._binds: dict[str, _Bind] = {}
         self._preparing: dict[str, _Bind] = {}
         """Pods whose volumes are not ready for the bind."""
+        self._preempting = Preempting(
+            engine, metrics, is_binding=self._binds.__contains__, recall_bind=self._recall_bind
+        )
         self.last_turn_at = clock()
 
     def connect(self, writer: Writer, reports: PodReports, volumes: VolumeBinder) -> None:
         """Where decisions go; before `run`."""
         self._writer, self._reports, self._volumes = writer, reports, volumes
+        self._preempting.connect(writer, reports)
 
     @property
     def binds_under_way(self) -> int:
@@ -133,14 +140,18 @@ class SchedulingLoop:
         if decision.node is None:
             if decision.verdict is Verdict.ERROR:
                 log.error("deciding failed", pod=info.name, message=decision.message)
-            self._reports.undecided(decision)
+            if decision.preemption is not None:
+                self._preempting.start(decision, decision.preemption)
+            else:
+                self._reports.undecided(decision)
             return
         bind = _Bind(decision, decision.node, started)
         if decision.volumes is None:
             self._send(bind)
         else:
             self._preparing[info.uid] = bind
-            self._volumes.bind(info.uid, decision.volumes)
+            metadata = info.pod.metadata
+            self._volumes.bind(VolumeRequest(metadata.namespace, metadata.name, info.uid, decision.volumes))
 
     def _send(self, bind: _Bind) -> None:
         info = bind.decision.pod
@@ -189,6 +200,12 @@ class SchedulingLoop:
                 self._engine.bind_failed(uid)
                 self._metrics.bind_refused(decision, seconds)
                 self._reports.bind_refused(decision, message)
+        self._preempting.bind_ended(uid, outcome)
+        self.wake()
+
+    def on_deleted(self, uid: str, outcome: DeletionOutcome) -> None:
+        """For `Writer`: the definite end of a victim's deletion."""
+        self._preempting.on_deleted(uid, outcome)
         self.wake()
 
     # ---- what the watches say
@@ -200,6 +217,7 @@ class SchedulingLoop:
             self._drop_bind(uid)
         for pod in pods if self._preparing else ():
             self._leave_if_bound(pod)
+        self._preempting.forget_all_but(self._engine.knows)
         self._reports.forget_all_but(self._engine.knows)
         self.wake()
 
@@ -209,11 +227,14 @@ class SchedulingLoop:
         except ValueError as error:
             self.unreadable("pods", pod_name(pod), error)
         self._leave_if_bound(pod)
+        if pod.spec.node_name:
+            self._preempting.preemptor_gone(pod.metadata.uid)
         self.wake()
 
     def delete_pod(self, pod: Pod) -> None:
         uid = pod.metadata.uid
         self._engine.remove_pod(uid)
+        self._preempting.pod_gone(uid)
         self._reports.forget(uid)
         self._drop_bind(uid)
         self.wake()
@@ -268,6 +289,17 @@ class SchedulingLoop:
         """An object that could not be read is skipped: it must not stop all the others."""
         self._metrics.unreadable.labels(resource).inc()
         log.error("skipped an object that can't be read", resource=resource, name=name, error=str(error))
+
+    def _recall_bind(self, uid: str) -> bool:
+        """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
+        if uid in self._preparing:
+            self._drop_bind(uid)
+        elif uid in self._binds and self._writer.cancel_unsent(uid):
+            del self._binds[uid]
+        else:
+            return False
+        self._engine.bind_failed(uid)
+        return True
 
     def _drop_bind(self, uid: str) -> None:
         if self._binds.pop(uid, None) is not None:

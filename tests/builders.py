@@ -77,6 +77,11 @@ class PodBuilder:
         self._metadata["ownerReferences"] = [{"kind": kind, "name": "owner", "controller": True}]
         return self
 
+    def owners(self, *references: Manifest) -> Self:
+        """ownerReferences in full."""
+        self._metadata["ownerReferences"] = list(references)
+        return self
+
     def terminating(self) -> Self:
         self._metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         return self

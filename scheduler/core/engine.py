@@ -26,6 +26,7 @@ from scheduler.core.mix import ShapeMix
 from scheduler.core.objects import WAKES, K, ObjectChanges
 from scheduler.core.plugin import ObjectChange, Wake
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.preemption import Preemption
 from scheduler.core.profile import Key, Profile
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
@@ -59,6 +60,11 @@ class Decision:
     waited_s: float
     """Since the pod was first seen without gates."""
     rejected_by: frozenset[str] = frozenset()
+    preemption: Preemption | None = None
+    """Only of an unschedulable pod. It is in flight until `Engine.preemption_done` or
+    `preemption_failed` says what came of it."""
+    nominated_node: str | None = None
+    """What `status.nominatedNodeName` is to become; None: as it is, empty: cleared."""
     volumes: VolumePlan | None = None
     """What has to be written, and come true, before the bind may be sent."""
 
@@ -97,6 +103,8 @@ class Engine:
         self._awaited_by_unchecked = Wake.NOTHING
         """The same of the kinds that the wake check under way has not come to."""
         self._next_wake_check = clock()
+        self._preempting: dict[str, frozenset[str]] = {}
+        """Pods whose victims are being deleted, and who rejected them."""
 
     # ---- what the watch says
 
@@ -243,6 +251,20 @@ class Engine:
         """The API server has the bind. The pod stays assumed until the watch shows it."""
         self.queue.remove(uid)
 
+    def preemption_done(self, uid: str) -> None:
+        """All the victims' deletions were accepted (or needless): the pod waits for their room."""
+        rejected_by = self._preempting.pop(uid, None)
+        queued = self.queue.get(uid)
+        if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
+            self.queue.set_unschedulable(queued, rejected_by)
+
+    def preemption_failed(self, uid: str) -> None:
+        """A victim's deletion was definitely refused: the pod is tried again after a backoff."""
+        rejected_by = self._preempting.pop(uid, None)
+        queued = self.queue.get(uid)
+        if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
+            self.queue.set_backoff(queued)
+
     def wake_helped(self) -> int:
         """Wakes pods that what happened has helped; returns how many.
 
@@ -345,16 +367,18 @@ class Engine:
     def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
         """Whether other pods' rules see the pod otherwise than before: its key does not show that."""
         cycle = self.cycles[name]
-        return old.labels != new.labels and cycle.remote.context(old) != cycle.remote.context(new)
+        return old.labels != new.labels and (
+            cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
+        )
 
     def _alike(self, name: str, pods: Collection[QueuedPod]) -> Iterable[Collection[QueuedPod]]:
         """Pods of one kind by what of the cluster concerns them: each group gets one answer."""
         cycle = self.cycles[name]
-        if not cycle.remote.has_contexts(next(iter(pods)).info):
+        if not cycle.remote.has_filter_contexts(next(iter(pods)).info):
             return [pods]
         groups: dict[Hashable, list[QueuedPod]] = {}
         for pod in pods:
-            groups.setdefault(cycle.remote.context(pod.info), []).append(pod)
+            groups.setdefault(cycle.remote.filter_context(pod.info), []).append(pod)
         return groups.values()
 
     def _still_rejected_by(

@@ -152,7 +152,7 @@ class NodeTable:
             self.row_of[moved] = row
             self.objects[row], self.ports[row] = self.objects[last], self.ports[last]
         self.images.remove(row)
-        self._touch(row, node_changed=True)  # also when no row moves: there is one less
+        self.touch(row, node_changed=True)  # also when no row moves: there is one less
         for column in self._columns():
             column[..., last] = 0
         self.names.pop()
@@ -196,8 +196,9 @@ class NodeTable:
 
     # ---- pods on nodes
 
-    def add_pod(self, row: int, pod: PodInfo, sign: int = 1) -> None:
-        """Accounts for a pod on a row (`sign` -1: no longer)."""
+    def add_pod(self, row: int, pod: PodInfo, sign: int = 1, *, hidden: bool = False) -> None:
+        """Accounts for a pod on a row (`sign` -1: no longer); `hidden` from caches for what will be undone
+        before they are asked again."""
         for name, amount in pod.usage.items():
             resource = self.resource_row(name)  # first: a new one replaces the arrays
             self.requested[resource, row] += sign * amount
@@ -215,7 +216,8 @@ class NodeTable:
         if pod.volumes is not NO_VOLUMES:
             self.volumes.attached.add(self.names[row], pod.volumes, sign)
         self.pods.add(self.names[row], row, pod, sign)
-        self._touch(row)
+        if not hidden:
+            self.touch(row)
 
     def resource_row(self, name: str) -> int:
         """The resource's row in the 2-D arrays, added when it is new."""
@@ -298,9 +300,10 @@ class NodeTable:
             column.set(row, labels.get(key))
         for interned in self._interned():
             interned.compact(len(self.names))
-        self._touch(row, node_changed=True)
+        self.touch(row, node_changed=True)
 
-    def _touch(self, row: int, *, node_changed: bool = False) -> None:
+    def touch(self, row: int, *, node_changed: bool = False) -> None:
+        """Something has changed on this row."""
         self.generation += 1
         self.row_generation[row] = self.generation
         self._touched.append(row)

@@ -26,6 +26,10 @@ from scheduler.api_objects import (
     CSIStorageCapacity,
     PersistentVolume,
     PersistentVolumeClaim,
+    ReplicaSet,
+    ReplicationController,
+    Service,
+    StatefulSet,
     StorageClass,
     VolumeAttachment,
 )
@@ -42,6 +46,10 @@ WAKES: Mapping[type[ClusterObject], Wake] = {
     CSIDriver: Wake.CSI_DRIVER,
     CSIStorageCapacity: Wake.STORAGE_CAPACITY,
     VolumeAttachment: Wake.VOLUME_ATTACHMENT,
+    Service: Wake.WORKLOAD,
+    ReplicationController: Wake.WORKLOAD,
+    ReplicaSet: Wake.WORKLOAD,
+    StatefulSet: Wake.WORKLOAD,
 }
 """What a change of an object may help with; kinds that aren't here turn no rejection around."""
 

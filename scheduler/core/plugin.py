@@ -60,15 +60,17 @@ class Wake(Flag):
     CSI_DRIVER = auto()
     STORAGE_CAPACITY = auto()
     VOLUME_ATTACHMENT = auto()
+    WORKLOAD = auto()
+    """A Service, ReplicationController, ReplicaSet or StatefulSet came, changed or went."""
 
     NODE_ANY = NODE_ADD | NODE_ALLOCATABLE | NODE_LABELS | NODE_TAINTS | NODE_SCHEDULABLE | NODE_FEATURES
     ASSIGNED_POD_ANY = ASSIGNED_POD_REMOVED | ASSIGNED_POD_ADDED | ASSIGNED_POD_CHANGED
     STORAGE_ANY = (
         VOLUME | VOLUME_CLAIM | STORAGE_CLASS | CSI_NODE | CSI_DRIVER | STORAGE_CAPACITY | VOLUME_ATTACHMENT
     )
-    OBJECT_ANY = STORAGE_ANY
+    OBJECT_ANY = STORAGE_ANY | WORKLOAD
     """Changes of objects beside nodes and pods."""
-    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | STORAGE_ANY
+    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | OBJECT_ANY
 
 
 class ObjectChange(NamedTuple):
@@ -130,9 +132,9 @@ class Plugin:
     """Whether a node's answer depends on that node alone. If not, the plugin always sees all nodes,
     its answers are made anew for each decision, and events on one node may help on any other."""
 
-    watches: ClassVar[tuple[type[ClusterObject], ...]] = ()
+    watches: tuple[type[ClusterObject], ...] = ()
     """Kinds of objects in `NodeView.cluster` that the answer depends on; they are watched if, and only
-    if, a plugin in use says so."""
+    if, a plugin in use says so. May be an instance's own, where it depends on the arguments."""
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:
         if args:
@@ -149,8 +151,9 @@ class Plugin:
 class FilterPlugin(Plugin):
     """Says which nodes a pod cannot go to, and why."""
 
-    wakes_on: ClassVar[Wake] = Wake.ANY
-    """Events after which a pod rejected by this plugin is worth another try."""
+    wakes_on: Wake = Wake.ANY
+    """Events after which a pod rejected by this plugin is worth another try. May be an instance's own,
+    where it depends on the arguments."""
 
     def prefilter(self, pod: PodInfo) -> PreFilterResult:
         """Asked once for all pods of a kind, so the pod's `reads` is all it may depend on; the
@@ -165,6 +168,11 @@ class FilterPlugin(Plugin):
     def applies(self, pod: PodInfo) -> bool:
         """False when this plugin has nothing to say of the pod (kube-scheduler's Skip), as long as
         its `context` is empty."""
+        return True
+
+    def applies_in(self, context: tuple[Hashable, ...]) -> bool:
+        """Whether this context, which is not empty, gives the filter something to say, too. Only for
+        plugins that are not row-local."""
         return True
 
     def refuses(self, pod: PodInfo, nodes: NodeView) -> str | None:

@@ -72,6 +72,14 @@ class _Signed:
         """Those of the kept columns that count these pods."""
 
 
+class _Held:
+    """What things were like when the index was held, and the terms that have lost all carriers since."""
+
+    def __init__(self, version: int, serial: int) -> None:
+        self.version, self.serial = version, serial
+        self.emptied: dict[Carried, None] = {}
+
+
 class PodIndex:
     """`row_of` is the node table's own map from node names to rows; pods on other nodes don't count."""
 
@@ -89,6 +97,7 @@ class PodIndex:
         self._serial = 0
         self._concerning: dict[Signature, tuple[Carried, ...]] = {}
         self._concerning_version = 0
+        self._held: _Held | None = None
 
     # ---- what the node table does
 
@@ -122,6 +131,27 @@ class PodIndex:
             self._carry(Role.AFFINITY, term, 1, node, row, sign)
         for weighted in rules.preferred:
             self._carry(Role.PREFERRED, weighted.term, weighted.weight, node, row, sign)
+
+    def hold(self) -> None:
+        """From now on things change only to be undone: what a term is known by outlasts its carriers."""
+        if self._held is not None:
+            raise RuntimeError("pods are being tried out already")
+        self._held = _Held(self.version, self._serial)
+
+    def release(self) -> None:
+        """The end of that. If all has been undone, nobody can tell that anything was."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        gone = [carried for carried in held.emptied if not carried.carriers]
+        for carried in gone:
+            self._drop(carried)
+        if self.version == held.version:
+            return
+        self._concerning.clear()
+        new = sum(carried.serial > held.serial for carried in gone)
+        if new == len(gone) == self._serial - held.serial:
+            self.version, self._serial = held.version, held.serial
 
     # ---- namespaces
 
@@ -249,13 +279,19 @@ class PodIndex:
         if column is not None:
             column[row] += sign * weight
         if not carried.carriers:
-            del self._carried[role, term]
-            self._weights.pop(carried, None)
-            for namespace in _filed_under(term):
-                del self._carried_by_namespace[namespace][carried]
-                if not self._carried_by_namespace[namespace]:
-                    del self._carried_by_namespace[namespace]
-            self.version += 1
+            if self._held is None:
+                self._drop(carried)
+            else:
+                self._held.emptied[carried] = None
+
+    def _drop(self, carried: Carried) -> None:
+        del self._carried[carried.role, carried.term]
+        self._weights.pop(carried, None)
+        for namespace in _filed_under(carried.term):
+            del self._carried_by_namespace[namespace][carried]
+            if not self._carried_by_namespace[namespace]:
+                del self._carried_by_namespace[namespace]
+        self.version += 1
 
 
 def _bump(by_node: dict[str, int], node: str, amount: int) -> int:

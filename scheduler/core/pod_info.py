@@ -26,6 +26,10 @@ Signature = tuple[str, frozenset[tuple[str, str]], bool]
 """(namespace, labels, whether it is being deleted)."""
 
 
+Controller = tuple[str, str, str]
+"""(apiVersion, kind, name)."""
+
+
 class PodInfo:
     """Wraps one version of a pod. Raises QuantityError from the constructor when a request is bad."""
 
@@ -177,6 +181,14 @@ class PodInfo:
     @property
     def owned_by_daemon_set(self) -> bool:
         return any(o.controller and o.kind == "DaemonSet" for o in self.pod.metadata.owner_references or ())
+
+    @cached_property
+    def controller(self) -> Controller | None:
+        """The object that owns and controls the pod, in the pod's namespace."""
+        for owner in self.pod.metadata.owner_references or ():
+            if owner.controller:
+                return owner.api_version, owner.kind, owner.name
+        return None
 
     @cached_property
     def signature(self) -> Signature:

@@ -14,7 +14,7 @@ import numpy as np
 
 from scheduler.core.filter_answers import FilterAnswers
 from scheduler.core.nodes import NodeTable, Stamp
-from scheduler.core.plugin import FilterPlugin, Mask, Plugin, Scores
+from scheduler.core.plugin import FilterPlugin, Mask, Plugin, Scores, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
 from scheduler.core.volumes.plan import VolumePlan
@@ -47,10 +47,19 @@ class RemotePlugins:
         self._planning = [p for _, p in self._filters if type(p).plan is not FilterPlugin.plan]
         plugins: list[Plugin] = [plugin for _, plugin in self._filters]
         self._plugins = list(dict.fromkeys([*plugins, *(s.plugin for s in self._scores)]))
+        self._reads_workloads = any(p.wakes_on & Wake.WORKLOAD for _, p in self._filters)
 
-    def has_contexts(self, pod: PodInfo) -> bool:
-        """Whether pods of this one's key may differ in their context as things stand."""
-        return bool(self._plugins) and (self._nodes.pods.carries_terms or self.may_refuse(pod))
+    def has_filter_contexts(self, pod: PodInfo) -> bool:
+        """Whether pods of this one's key may differ in their filter context as things stand."""
+        return bool(self._filters) and (
+            self._nodes.pods.carries_terms or self._reads_workloads or self.may_refuse(pod)
+        )
+
+    def filter_context(self, pod: PodInfo) -> Context:
+        """What of the cluster concerns filters of the pod beyond its key."""
+        nodes = self._nodes.view()
+        contexts = [(p, p.context(pod, nodes)) for _, p in self._filters]
+        return tuple([context if context and p.applies_in(context) else () for p, context in contexts])
 
     def may_refuse(self, pod: PodInfo) -> bool:
         """Whether any plugin may have to say before it looks at nodes that the pod fits none."""
@@ -101,4 +110,7 @@ class RemotePlugins:
         return total
 
     def _concerns(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
-        return plugin.applies(pod) or bool(plugin.context(pod, self._nodes.view()))
+        if plugin.applies(pod):
+            return True
+        context = plugin.context(pod, self._nodes.view())
+        return bool(context) and plugin.applies_in(context)

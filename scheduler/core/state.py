@@ -129,5 +129,5 @@ class ClusterState:
 
 
 def _takes(info: PodInfo) -> tuple[object, ...]:
-    """Everything of a pod that the node table accounts for and that can change."""
-    return info.usage, info.nonzero_requests, info.host_ports, info.signature
+    """Everything of a pod that the node table accounts for."""
+    return info.usage, info.nonzero_requests, info.host_ports, info.signature, info.rules

@@ -9,7 +9,7 @@ Sources: framework.AffinityTerm (kube-scheduler framework/types.go), filterTopol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -122,14 +122,31 @@ def make_selector(selector: LabelSelector | None) -> Selector | None:
     """An API selector in order; None, which selects nothing, stays None."""
     if selector is None:
         return None
-    return _in_order(
+    return in_order(
         [(key, "In", (value,)) for key, value in (selector.match_labels or {}).items()]
         + [(r.key, r.operator, tuple(sorted(r.values or ()))) for r in selector.match_expressions or ()]
     )
 
 
-def _in_order(requirements: list[Requirement]) -> Selector:
+def in_order(requirements: Iterable[Requirement]) -> Selector:
+    """A selector that is the same whoever wrote it down in which order."""
     return tuple(sorted(set(requirements)))
+
+
+def spread_constraint(
+    constraint: TopologySpreadConstraint, selector: Selector | None, labels: Mapping[str, str]
+) -> SpreadConstraint:
+    """The constraint with this selector, for a pod with these labels; defaults as in
+    filterTopologySpreadConstraints."""
+    return SpreadConstraint(
+        topology_key=constraint.topology_key,
+        max_skew=constraint.max_skew,
+        selector=selector,
+        self_matches=selects(selector, labels),
+        min_domains=1 if constraint.min_domains is None else constraint.min_domains,
+        honors_affinity=constraint.node_affinity_policy != "Ignore",
+        honors_taints=constraint.node_taints_policy == "Honor",
+    )
 
 
 def _term(term: PodAffinityTerm, pod: Pod) -> AffinityTerm:
@@ -166,16 +183,6 @@ def _spread(
         if selector is not None:
             # API servers before 1.34 leave this to the scheduler; after them it changes nothing.
             own = [(key, "In", (labels[key],)) for key in constraint.match_label_keys or () if key in labels]
-            selector = _in_order([*selector, *own])
-        found.append(
-            SpreadConstraint(
-                topology_key=constraint.topology_key,
-                max_skew=constraint.max_skew,
-                selector=selector,
-                self_matches=selects(selector, labels),
-                min_domains=1 if constraint.min_domains is None else constraint.min_domains,
-                honors_affinity=constraint.node_affinity_policy != "Ignore",
-                honors_taints=constraint.node_taints_policy == "Honor",
-            )
-        )
+            selector = in_order([*selector, *own])
+        found.append(spread_constraint(constraint, selector, labels))
     return tuple(found)

@@ -6,19 +6,19 @@ as no attempt: the whole writer pauses, and the bounded queues decide what is sh
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import structlog
 
-from scheduler.kube.binding import UNREACHABLE_PAUSE_S, retry_after_s
-from scheduler.kube.client import JSON, KubeClient
 from scheduler.kube.errors import ApiError, ErrorKind, KubeError, Unreachable
 from scheduler.kube.ratelimit import TokenBucket
+from scheduler.kube.steps import UNREACHABLE_PAUSE_S, retry_after_s
 
 log = structlog.get_logger(__name__)
 
-_TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0
+"""For each request."""
 _MAX_ATTEMPTS = 4
 _RETRY_DELAY_S = 0.5
 _COMPLAIN_PERIOD_S = 60.0
@@ -27,7 +27,7 @@ J = TypeVar("J")
 
 
 class Job(Generic[J]):
-    """A patch or an event, and how it went so far."""
+    """A patch or an event, and how it went so far; `attempts` are those that may have been executed."""
 
     __slots__ = ("attempts", "what", "written")
 
@@ -42,7 +42,6 @@ class BestEffort:
 
     def __init__(
         self,
-        client: KubeClient,
         *,
         bucket: TokenBucket,
         on_drop: Callable[[str, str], None],
@@ -50,7 +49,6 @@ class BestEffort:
         rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
-        self._client = client
         self._bucket = bucket
         self._on_drop = on_drop
         self._on_retry = on_retry
@@ -58,14 +56,11 @@ class BestEffort:
         self._clock = clock
         self._complain_at: dict[str, float] = {}
 
-    async def send(
-        self, job: Job[J], work: str, *, method: str, path: str, body: bytes, content_type: str = JSON
-    ) -> float | None:
-        """Send a patch or an event; the seconds to wait before it is sent again, or None if it is not."""
+    async def send(self, job: Job[J], work: str, attempt: Callable[[], Awaitable[object]]) -> float | None:
+        """Make an attempt, which raises KubeError when it fails; the seconds to wait before the next one,
+        or None if there is none."""
         try:
-            await self._client.request(
-                method, path, body=body, content_type=content_type, timeout_s=_TIMEOUT_S
-            )
+            await attempt()
             job.written = True
             return None
         except Unreachable:

@@ -21,14 +21,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from scheduler.api import ApiStruct
 from scheduler.kube.backoff import Backoff
+from scheduler.kube.brief import decode_brief
 from scheduler.kube.client import KubeClient
 from scheduler.kube.errors import ApiError, ErrorKind, OutcomeUnknown, Unreachable
 from scheduler.kube.payloads import BindRequest
+from scheduler.kube.steps import UNREACHABLE_PAUSE_S, Again, paused
 
-# Nothing listens: nobody's request can succeed, so all wait this long before any is tried again.
-UNREACHABLE_PAUSE_S = 0.5
 _TIMEOUT_S = 15.0
 _LATE_EXECUTION_S = 75.0  # the API server's 60 s, and time on the wire
 
@@ -58,33 +57,8 @@ class Refused(msgspec.Struct, frozen=True):
 BindOutcome = Bound | BoundElsewhere | Gone | Refused
 
 
-class Again(msgspec.Struct, frozen=True):
-    """No answer yet: take the next step in `delay_s`; `pause_s` is what the API server asks of us all."""
-
-    delay_s: float = 0.0
-    pause_s: float = 0.0
-    retry: bool = True
-    """False after a step that did what it should."""
-
-
-class _Metadata(ApiStruct):
-    uid: str = ""
-
-
-class _Spec(ApiStruct):
-    node_name: str = ""
-
-
-class _Pod(ApiStruct):
-    metadata: _Metadata
-    spec: _Spec
-
-
-_decode_pod = msgspec.json.Decoder(_Pod).decode
-
-
 class Binding:
-    """The state of one bind. Call `step` until it returns an outcome; never two at once."""
+    """The state of one bind (`steps.Steps`)."""
 
     __slots__ = (
         "_backoff",
@@ -144,7 +118,7 @@ class Binding:
         settled = not self._may_be_executed_late()
         try:
             answer = await client.request("GET", self.request.path, timeout_s=_TIMEOUT_S)
-            pod = _decode_pod(answer.body)
+            pod = decode_brief(answer.body)
         except ApiError as error:
             if error.kind is ErrorKind.NOT_FOUND:
                 return Gone()
@@ -175,12 +149,3 @@ class Binding:
 
     def _may_be_executed_late(self) -> bool:
         return self._clock() < self._open_until
-
-
-def paused(error: ApiError) -> Again:
-    return Again(pause_s=retry_after_s(error))
-
-
-def retry_after_s(error: ApiError) -> float:
-    """What a 429 asks for; one second if it says nothing."""
-    return 1.0 if error.retry_after_s is None else error.retry_after_s

@@ -53,42 +53,119 @@ class BindRequest(msgspec.Struct, frozen=True):
         )
 
 
-class ConditionPatch(msgspec.Struct, frozen=True):
-    """`PodScheduled=False` of a pod that found no place.
+class Condition(msgspec.Struct, frozen=True):
+    """A pod's condition.
 
     `generation` is the pod's metadata.generation that was judged. `transitioned` says whether the
-    condition is new or was not False before: the API wants a new lastTransitionTime then, and only then.
+    condition is new or its status another: the API wants a new lastTransitionTime then, and only then.
     """
 
-    namespace: str
-    name: str
-    uid: str
-    reason: Literal["Unschedulable", "SchedulerError"]
+    type: Literal["PodScheduled", "DisruptionTarget"]
+    status: Literal["True", "False"]
+    reason: str
     message: str
     generation: int
     transitioned: bool
 
-    @property
-    def path(self) -> str:
-        """Of the status."""
-        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}/status"
-
-    def body(self, now: datetime.datetime) -> bytes:
-        """A strategic merge patch; the API server refuses it (409) for a pod of another uid."""
+    def to_api(self, now: datetime.datetime) -> dict[str, object]:
         condition: dict[str, object] = {
-            "type": "PodScheduled",
-            "status": "False",
+            "type": self.type,
+            "status": self.status,
             "reason": self.reason,
             "message": self.message,
             "observedGeneration": self.generation,
         }
         if self.transitioned:
             condition["lastTransitionTime"] = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return _encode({"metadata": {"uid": self.uid}, "status": {"conditions": [condition]}})
+        return condition
+
+
+class StatusPatch(msgspec.Struct, frozen=True):
+    """What a pod's status is to say: a condition, a nominated node (empty: none), or both.
+
+    With a `resource_version` it applies to that version of the pod alone.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    condition: Condition | None = None
+    nominated_node: str | None = None
+    resource_version: str = ""
+
+    @property
+    def pod_path(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Of the status."""
+        return f"{self.pod_path}/status"
+
+    def over(self, older: "StatusPatch") -> "StatusPatch":
+        """This, and what `older` says of things that this is silent about."""
+        if self.nominated_node is None and older.nominated_node is not None:
+            return msgspec.structs.replace(
+                self, nominated_node=older.nominated_node, resource_version=older.resource_version
+            )
+        if self.condition is None:
+            return msgspec.structs.replace(self, condition=older.condition)
+        return self
+
+    def body(self, now: datetime.datetime) -> bytes:
+        """A strategic merge patch; the API server refuses it (409) for a pod of another uid."""
+        metadata = {"uid": self.uid}
+        if self.resource_version:
+            metadata["resourceVersion"] = self.resource_version
+        status: dict[str, object] = {}
+        if self.condition is not None:
+            status["conditions"] = [self.condition.to_api(now)]
+        if self.nominated_node is not None:
+            status["nominatedNodeName"] = self.nominated_node or None
+        return _encode({"metadata": metadata, "status": status})
+
+
+class DeleteRequest(msgspec.Struct, frozen=True):
+    """Delete a pod with its grace period, after its status says why (None: it says so already)."""
+
+    namespace: str
+    name: str
+    uid: str
+    why: StatusPatch | None = None
+
+    @property
+    def path(self) -> str:
+        """Of the pod."""
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+
+    def body(self) -> bytes:
+        """meta/v1 DeleteOptions; the API server refuses (409) to delete a pod of another uid."""
+        return _encode({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": self.uid}})
+
+
+class PodReference(msgspec.Struct, frozen=True):
+    """An ObjectReference to a pod."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str = ""
+
+    def to_api(self) -> dict[str, str]:
+        reference = {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "namespace": self.namespace,
+            "name": self.name,
+            "uid": self.uid,
+        }
+        if self.resource_version:
+            reference["resourceVersion"] = self.resource_version
+        return reference
 
 
 class PodEvent(msgspec.Struct, frozen=True):
-    """An event about a pod, reported by the scheduler `scheduler_name`."""
+    """An event about a pod, reported by the scheduler `scheduler_name`; `related` has to do with it."""
 
     namespace: str
     name: str
@@ -99,6 +176,7 @@ class PodEvent(msgspec.Struct, frozen=True):
     note: str
     scheduler_name: str
     resource_version: str = ""
+    related: PodReference | None = None
 
     @property
     def path(self) -> str:
@@ -114,30 +192,23 @@ class PodEvent(msgspec.Struct, frozen=True):
 
     def body(self, now: datetime.datetime, hostname: str) -> bytes:
         """An events.k8s.io/v1 Event."""
-        regarding = {
-            "kind": "Pod",
-            "apiVersion": "v1",
-            "namespace": self.namespace,
-            "name": self.name,
-            "uid": self.uid,
+        regarding = PodReference(self.namespace, self.name, self.uid, self.resource_version)
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"namespace": self.namespace, "name": self.event_name},
+            "eventTime": micro_time(now),
+            "reportingController": self.scheduler_name,
+            "reportingInstance": f"{self.scheduler_name}-{hostname}"[:INSTANCE_LIMIT],
+            "type": self.type,
+            "reason": self.reason,
+            "action": self.action,
+            "regarding": regarding.to_api(),
+            "note": truncated(self.note),
         }
-        if self.resource_version:
-            regarding["resourceVersion"] = self.resource_version
-        return _encode(
-            {
-                "apiVersion": "events.k8s.io/v1",
-                "kind": "Event",
-                "metadata": {"namespace": self.namespace, "name": self.event_name},
-                "eventTime": micro_time(now),
-                "reportingController": self.scheduler_name,
-                "reportingInstance": f"{self.scheduler_name}-{hostname}"[:INSTANCE_LIMIT],
-                "type": self.type,
-                "reason": self.reason,
-                "action": self.action,
-                "regarding": regarding,
-                "note": truncated(self.note),
-            }
-        )
+        if self.related is not None:
+            event["related"] = self.related.to_api()
+        return _encode(event)
 
 
 def truncated(note: str, limit_bytes: int = NOTE_LIMIT_BYTES) -> str:

@@ -41,6 +41,7 @@ SCHEDULING = (
     Permission("watch", "namespaces"),
     Permission("create", "pods", subresource="binding"),
     Permission("patch", "pods", subresource="status"),
+    Permission("delete", "pods"),
     Permission("create", "events", group="events.k8s.io"),
 )
 VOLUMES = tuple(

@@ -1,9 +1,10 @@
-"""Tells a pod's owner where it went, or why it waits: events and the PodScheduled condition.
+"""Tells a pod's owner where it went, or why it waits or had to go: events and the pod's status.
 
-They carry kube-scheduler's texts. What the pod's condition says already is not written again, so a
+They carry kube-scheduler's texts. What the pod's status says already is not written again, so a
 pod that is tried in vain every few seconds costs the API server nothing; its event is renewed every
 few minutes, since events expire.
-Source: handleSchedulingFailure and updatePod (pkg/scheduler/schedule_one.go).
+Source: handleSchedulingFailure and updatePod (pkg/scheduler/schedule_one.go), NewExecutor
+(pkg/scheduler/framework/preemption/executor.go).
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from scheduler.api import Pod, PodCondition
 from scheduler.core.engine import Decision, Verdict
-from scheduler.kube.payloads import ConditionPatch, PodEvent
+from scheduler.core.pod_info import PodInfo
+from scheduler.kube.payloads import Condition, DeleteRequest, PodEvent, PodReference, StatusPatch
 from scheduler.kube.writer import Writer
 
 RENEW_EVENT_S = 300.0
@@ -27,74 +30,149 @@ class PodReports:
     def __init__(self, writer: Writer, *, clock: Callable[[], float]) -> None:
         self._writer, self._clock = writer, clock
         self._event_at: dict[str, float] = {}
+        self._nominated: dict[str, str] = {}
+        """Pod → nominated node as last written: the watch may not have shown it yet."""
 
     def scheduled(self, decision: Decision, node: str) -> None:
-        """The pod is bound (the API server has set the condition itself)."""
-        self._post_event(
-            decision, "Normal", "Scheduled", f"Successfully assigned {decision.pod.name} to {node}"
-        )
+        """The pod is bound (the API server has set the condition, and cleared the nomination)."""
+        self._nominated.pop(decision.pod.uid, None)
+        note = f"Successfully assigned {decision.pod.name} to {node}"
+        self._post_event(decision.pod.pod, "Normal", "Scheduled", "Binding", note)
 
-    def undecided(self, decision: Decision) -> None:
-        """The pod was tried and has no node."""
+    def undecided(self, decision: Decision, then: Callable[[], None] | None = None) -> None:
+        """The pod was tried and has no node. `then` is called when its status was written or given up."""
         if decision.verdict is Verdict.TERMINATING:
-            self._post_event(decision, "Warning", "FailedScheduling", decision.message)
-        else:
-            reason: Reason = (
-                "Unschedulable" if decision.verdict is Verdict.UNSCHEDULABLE else "SchedulerError"
-            )
-            self._report(decision, reason, decision.message)
+            self._post_event(decision.pod.pod, "Warning", "FailedScheduling", "Scheduling", decision.message)
+            return
+        reason: Reason = "Unschedulable" if decision.verdict is Verdict.UNSCHEDULABLE else "SchedulerError"
+        self._report(decision, reason, decision.message, decision.nominated_node, then)
 
     def bind_refused(self, decision: Decision, message: str) -> None:
         """The API server would not bind the pod to the node that was chosen."""
-        self._report(decision, "SchedulerError", f"binding rejected: {message}")
+        self._report(decision, "SchedulerError", f"binding rejected: {message}", "")
+
+    def preempted(self, victim: PodInfo, preemptor: PodInfo, node: str, *, unbound: bool = False) -> None:
+        """The victim is being deleted, or (`unbound`) its bind was taken back before it was sent."""
+        note = f"Preempted by pod {preemptor.uid} on node {node}"
+        if unbound:
+            note += " (in kube-scheduler memory)."
+        self._post_event(victim.pod, "Normal", "Preempted", "Preempting", note, because_of=preemptor.pod)
+
+    def displaced(self, info: PodInfo) -> None:
+        """The pod is nominated to its node no more: one of higher priority is."""
+        self._patch(info.pod, None, "")
 
     def volumes_not_bound(self, decision: Decision, message: str) -> None:
         """The pod's volumes could not be made ready on the node that was chosen."""
-        self._report(decision, "SchedulerError", message)
+        self._report(decision, "SchedulerError", message, "")
 
     def forget(self, uid: str) -> None:
         """The pod is gone."""
         self._event_at.pop(uid, None)
+        self._nominated.pop(uid, None)
 
     def forget_all_but(self, knows: Callable[[str], bool]) -> None:
         """After a gap in the watch: the pods whose uids are not known any more are gone."""
         self._event_at = {uid: at for uid, at in self._event_at.items() if knows(uid)}
+        self._nominated = {uid: node for uid, node in self._nominated.items() if knows(uid)}
 
-    def _report(self, decision: Decision, reason: Reason, message: str) -> None:
+    def _report(
+        self,
+        decision: Decision,
+        reason: Reason,
+        message: str,
+        nominated_node: str | None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         pod = decision.pod.pod
-        current = next((c for c in pod.status.conditions or () if c.type == "PodScheduled"), None)
+        current = _condition(pod, "PodScheduled")
         was_false = current is not None and current.status == "False"
         said = was_false and current is not None and (current.reason, current.message) == (reason, message)
         now = self._clock()
-        if said and now - self._event_at.get(decision.pod.uid, -RENEW_EVENT_S) < RENEW_EVENT_S:
-            return
-        self._event_at[decision.pod.uid] = now
+        tell = not said or now - self._event_at.get(decision.pod.uid, -RENEW_EVENT_S) >= RENEW_EVENT_S
+        condition = None
         if not said:
-            self._writer.patch_condition(
-                ConditionPatch(
-                    namespace=pod.metadata.namespace,
-                    name=pod.metadata.name,
-                    uid=pod.metadata.uid,
-                    reason=reason,
-                    message=message,
-                    generation=pod.metadata.generation,
-                    transitioned=not was_false,
-                )
-            )
-        self._post_event(decision, "Warning", "FailedScheduling", message)
+            generation, transitioned = pod.metadata.generation, not was_false
+            condition = Condition("PodScheduled", "False", reason, message, generation, transitioned)
+        self._patch(pod, condition, nominated_node, then)
+        if tell:
+            self._event_at[decision.pod.uid] = now
+            self._post_event(pod, "Warning", "FailedScheduling", "Scheduling", message)
 
-    def _post_event(self, decision: Decision, kind: EventType, reason: str, note: str) -> None:
-        pod = decision.pod.pod
+    def _patch(
+        self,
+        pod: Pod,
+        condition: Condition | None,
+        nominated_node: str | None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """What of this the status does not say yet; None: nothing to say."""
+        metadata = pod.metadata
+        shown = pod.status.nominated_node_name or ""
+        if nominated_node == shown == self._nominated.get(metadata.uid, shown):
+            nominated_node = None
+        if nominated_node is not None:
+            self._nominated[metadata.uid] = nominated_node
+        if condition is not None or nominated_node is not None:
+            patch = StatusPatch(
+                metadata.namespace,
+                metadata.name,
+                metadata.uid,
+                condition,
+                nominated_node,
+                metadata.resource_version if nominated_node else "",
+            )
+            self._writer.patch_status(patch, then)
+        elif then is not None:
+            then()
+
+    def _post_event(
+        self,
+        pod: Pod,
+        kind: EventType,
+        reason: str,
+        action: str,
+        note: str,
+        *,
+        because_of: Pod | None = None,
+    ) -> None:
+        metadata = pod.metadata
         self._writer.post_event(
             PodEvent(
-                namespace=pod.metadata.namespace,
-                name=pod.metadata.name,
-                uid=pod.metadata.uid,
+                namespace=metadata.namespace,
+                name=metadata.name,
+                uid=metadata.uid,
                 type=kind,
                 reason=reason,
-                action="Binding" if reason == "Scheduled" else "Scheduling",
+                action=action,
                 note=note,
-                scheduler_name=pod.spec.scheduler_name or "",
-                resource_version=pod.metadata.resource_version,
+                scheduler_name=(because_of or pod).spec.scheduler_name or "",
+                resource_version=metadata.resource_version,
+                related=None if because_of is None else _reference(because_of),
             )
         )
+
+
+def deletion_of(victim: PodInfo, preemptor: PodInfo) -> DeleteRequest:
+    """The victim's deletion, and the condition that says why."""
+    metadata = victim.pod.metadata
+    reason = "PreemptionByScheduler"
+    message = f"{preemptor.pod.spec.scheduler_name}: preempting to accommodate a higher priority pod"
+    current = _condition(victim.pod, "DisruptionTarget")
+    was_true = current is not None and current.status == "True"
+    why = None
+    if not (was_true and current is not None and (current.reason, current.message) == (reason, message)):
+        condition = Condition(
+            "DisruptionTarget", "True", reason, message, metadata.generation, transitioned=not was_true
+        )
+        why = StatusPatch(metadata.namespace, metadata.name, metadata.uid, condition)
+    return DeleteRequest(metadata.namespace, metadata.name, metadata.uid, why)
+
+
+def _condition(pod: Pod, kind: str) -> PodCondition | None:
+    return next((c for c in pod.status.conditions or () if c.type == kind), None)
+
+
+def _reference(pod: Pod) -> PodReference:
+    metadata = pod.metadata
+    return PodReference(metadata.namespace, metadata.name, metadata.uid, metadata.resource_version)

@@ -68,18 +68,19 @@ class VolumeBinder:
     def __contains__(self, uid: object) -> bool:
         return uid in self._open
 
-    def bind(self, uid: str, plan: VolumePlan) -> None:
+    def bind(self, request: VolumeRequest) -> None:
         """Write what is to be written, then wait until all claims are bound, for as long as the plan says.
 
         Raises ValueError for a pod whose plan is being carried out.
         """
+        uid, plan = request.uid, request.plan
         if uid in self._open:
-            raise ValueError(f"the volumes of pod {uid} are being bound already")
+            raise ValueError(f"the volumes of pod {request.namespace}/{request.name} are being bound already")
         opened = self._open[uid] = _Open(plan, _objects_of(plan))
         for key in opened.about:
             self._about.setdefault(key, set()).add(uid)
         if plan.provisions or not all(binding.is_written for binding in plan.bindings):
-            self._writer.write_volumes(VolumeRequest(uid, plan))
+            self._writer.write_volumes(request)
         else:
             self._wait(uid, opened)
 

@@ -35,9 +35,9 @@ from scheduler.core.volumes.plan import (
     VolumePlan,
 )
 from scheduler.kube.backoff import Backoff
-from scheduler.kube.binding import UNREACHABLE_PAUSE_S, Again, paused
 from scheduler.kube.client import MERGE_PATCH, KubeClient
 from scheduler.kube.errors import ApiError, ErrorKind, OutcomeUnknown, Unreachable
+from scheduler.kube.steps import UNREACHABLE_PAUSE_S, Again, paused
 
 _TIMEOUT_S = 15.0
 _MAX_FAILURES = 8  # of one write: 10 to 20 seconds with the delays between them
@@ -49,10 +49,17 @@ _decode_claim = msgspec.json.Decoder(PersistentVolumeClaim).decode
 
 @dataclass(frozen=True, slots=True)
 class VolumeRequest:
-    """The writes of `plan`, for the pod `uid`."""
+    """The writes of `plan`, for this pod."""
 
+    namespace: str
+    name: str
     uid: str
     plan: VolumePlan
+
+    @property
+    def path(self) -> str:
+        """Of the pod."""
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -168,7 +175,7 @@ _Write = _ClaimRefWrite | _SelectedNodeWrite
 
 
 class VolumeWrites:
-    """The state of one pod's writes. Call `step` until it returns an outcome; never two at once."""
+    """The state of one pod's writes (`steps.Steps`)."""
 
     __slots__ = (
         "_backoff",
@@ -179,11 +186,13 @@ class VolumeWrites:
         "_version",
         "_versions",
         "request",
+        "undecided",
     )
 
     def __init__(self, request: VolumeRequest, *, rng: random.Random) -> None:
         """The plan must have something to write."""
         self.request = request
+        self.undecided = False  # for none of it has to be brought to an end
         plan = request.plan
         bindings = (_ClaimRefWrite(binding) for binding in plan.bindings if not binding.is_written)
         provisions = (_SelectedNodeWrite(provisioning, plan.node) for provisioning in plan.provisions)

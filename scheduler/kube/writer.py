@@ -1,19 +1,17 @@
-"""Everything the scheduler writes about pods: binds, then what binds wait for, status patches, events.
+"""Everything the scheduler writes: binds, then pods' volumes, deletions of victims, status patches, events.
 
-**Order.** A free worker takes a bind if there is one, else a write about a pod's volumes, else a status
-patch, else an event. The token of the rate limit is taken first and the work chosen after it, so
-that a bind never waits behind an event. Under pressure the end is shed: events and patches wait in
-bounded queues, and what finds its queue full is dropped and counted. That is the newest on purpose:
-a pod that stays pending is judged again and then says it again, whereas one that is dropped from
-the front has waited for nothing. Binds and their volumes are never shed; assumed room bounds their
-number.
+**Order.** A free worker takes the first of these that there is. The token of the rate limit is taken
+first and the work chosen after it, so that a bind never waits behind an event. Under pressure the end is
+shed: events and patches wait in bounded queues, and what finds its queue full is dropped and counted.
+That is the newest on purpose: a pod that stays pending is judged again and then says it again, whereas
+one that is dropped from the front has waited for nothing. The others are never shed; assumed room bounds
+the number of binds and of pods whose volumes are written, and each preemptor waits for its victims.
 
 **Workers** are a fixed set of tasks that pull from deques: a task per request would double the
-cost of a request. A bind that has to wait sleeps in a timer, not in a worker.
+cost of a request.
 
-**One pod, one order.** A patch that says `PodScheduled=False` must not overtake, or be overtaken
-by, the bind of its pod: a bind drops its pod's queued patch and waits for the one under way. Of
-the patches of a pod only the newest is kept, and no two are under way at once.
+Two modules hold what is special: `steps` how a write gets its definite outcome, `status_patches` what
+keeps a pod's patches from racing its bind.
 """
 
 import asyncio
@@ -26,22 +24,24 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from scheduler.kube.besteffort import BestEffort, Job
-from scheduler.kube.binding import Again, Binding, BindOutcome
-from scheduler.kube.client import STRATEGIC_MERGE_PATCH, KubeClient
-from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent, hostname, utc_now
+from scheduler.kube.besteffort import TIMEOUT_S, BestEffort, Job
+from scheduler.kube.binding import Binding, BindOutcome
+from scheduler.kube.client import KubeClient
+from scheduler.kube.deletion import Deletion, DeletionOutcome
+from scheduler.kube.payloads import BindRequest, DeleteRequest, PodEvent, StatusPatch, hostname, utc_now
 from scheduler.kube.pool import Lane, WorkerPool
 from scheduler.kube.ratelimit import TokenBucket
+from scheduler.kube.status_patches import StatusPatches, Then
+from scheduler.kube.steps import StepLane
 from scheduler.kube.volume_writes import VolumeOutcome, VolumeRequest, VolumeWrites
 
 log = structlog.get_logger(__name__)
 
-BIND, VOLUMES, STATUS, EVENT = "bind", "volumes", "status", "event"
+BIND, VOLUMES, DELETE, STATUS, EVENT = "bind", "volumes", "delete", "status", "event"
 # A pod that stays pending says the same at every attempt. Half of the time that the API server keeps
 # an event (--event-ttl, 1 h), so that the pod's only event is renewed when it is gone.
 _EVENT_REMEMBERED_S = 1800.0
 _EVENTS_REMEMBERED = 20_000
-_NOT_LEADING_DELAY_S = 0.5  # until somebody cancels the bind, as one who lost the lease must
 
 
 class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +71,11 @@ class Drained(NamedTuple):
 class Writer:
     """Start it with `run` in a task; the other methods return at once.
 
-    `on_bound(uid, outcome)` is called once for each bind that was neither cancelled nor left over by
-    `drain`, `on_volumes(uid, outcome)` likewise. `on_drop(class, why)` and `on_retry(class)` count; the
-    classes are bind, volumes, status and event. `may_bind` is asked right before each bind, and each
-    request about volumes, is sent: a process that was stopped for a while finds its queue as it left
-    it, but no longer its lease.
+    `on_bound(uid, outcome)` is called once for each bind, `on_volumes(uid, outcome)` for each pod's volumes,
+    `on_deleted(uid, outcome)` for each deletion, that was neither cancelled nor left over by `drain`.
+    `on_drop(class, why)` and `on_retry(class)` count; the classes are bind, volumes, delete, status and
+    event. `leads` is asked right before each request of the first three: a process that was stopped for a
+    while finds its queue as it left it, but no longer its lease.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class Writer:
         *,
         on_bound: Callable[[str, BindOutcome], None],
         on_volumes: Callable[[str, VolumeOutcome], None] = lambda uid, outcome: None,
-        may_bind: Callable[[], bool] = lambda: True,
+        on_deleted: Callable[[str, DeletionOutcome], None] = lambda uid, outcome: None,
+        leads: Callable[[], bool] = lambda: True,
         limits: WriterLimits | None = None,
         on_drop: Callable[[str, str], None] = lambda work, why: None,
         on_retry: Callable[[str], None] = lambda work: None,
@@ -92,85 +93,117 @@ class Writer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._on_bound, self._on_volumes = on_bound, on_volumes
-        self._may_bind = may_bind
+        self._on_bound, self._on_deleted = on_bound, on_deleted
         self._limits = limits or WriterLimits()
         self._on_drop = on_drop
-        self._on_retry = on_retry
         self._rng = rng or random.Random()
         self._clock = clock
         self._hostname = hostname()
         half = max(1, self._limits.in_flight // 2)
-        self._bind_lane = Lane(self._do_bind, limit=self._limits.in_flight)
-        self._volume_lane = Lane(self._do_volumes, limit=half)
-        self._status_lane = Lane(self._do_patch, limit=half)  # of uids: what is sent is in _patches
-        self._event_lane = Lane(self._do_event, limit=half)
-        self._bucket = TokenBucket(self._limits.qps, self._limits.burst, clock=clock)
+        bucket = TokenBucket(self._limits.qps, self._limits.burst, clock=clock)
+        self._binds: StepLane[BindRequest, BindOutcome] = StepLane(
+            client,
+            limit=self._limits.in_flight,
+            bucket=bucket,
+            wake=self._wake,
+            may_write=leads,
+            on_outcome=self._bound,
+            on_retry=lambda: on_retry(BIND),
+        )
+        self._volumes: StepLane[VolumeRequest, VolumeOutcome] = StepLane(
+            client,
+            limit=half,
+            bucket=bucket,
+            wake=self._wake,
+            may_write=leads,
+            on_outcome=on_volumes,
+            on_retry=lambda: on_retry(VOLUMES),
+        )
+        self._deletions: StepLane[DeleteRequest, DeletionOutcome] = StepLane(
+            client,
+            limit=half,
+            bucket=bucket,
+            wake=self._wake,
+            may_write=leads,
+            on_outcome=self._deleted,
+            on_retry=lambda: on_retry(DELETE),
+        )
         self._best_effort = BestEffort(
-            client, bucket=self._bucket, on_drop=on_drop, on_retry=on_retry, rng=self._rng, clock=clock
+            bucket=bucket, on_drop=on_drop, on_retry=on_retry, rng=self._rng, clock=clock
         )
-        self._pool = WorkerPool(
-            (self._bind_lane, self._volume_lane, self._status_lane, self._event_lane),
-            workers=self._limits.in_flight,
-            bucket=self._bucket,
+        self._patches = StatusPatches(
+            client,
+            self._best_effort,
+            work=STATUS,
+            limit=half,
+            queue_limit=self._limits.queued_patches,
+            wake=self._wake,
+            on_drop=on_drop,
+            on_free=self._patch_done,
         )
-        self._binds: dict[str, Binding] = {}
-        self._volumes: dict[str, VolumeWrites] = {}
-        self._stepping: set[Binding] = set()
-        self._patches: dict[str, Job[ConditionPatch]] = {}  # the newest of each pod, not yet sent
-        self._patching: set[str] = set()
-        self._patch_retries: dict[str, asyncio.TimerHandle] = {}
+        self._events: Lane[Job[PodEvent]] = Lane(self._do_event, limit=half)
         self._event_retries = 0
         self._events_written: dict[str, float] = {}  # name → when, oldest first
+        self._pool = WorkerPool(
+            (self._binds.lane, self._volumes.lane, self._deletions.lane, self._patches.lane, self._events),
+            workers=self._limits.in_flight,
+            bucket=bucket,
+        )
         self._draining = False
         self._progress = asyncio.Event()
 
     def bind(self, request: BindRequest) -> None:
-        """Raises ValueError for a uid whose bind is under way, RuntimeError once draining."""
+        """Raises ValueError for a pod whose bind is under way, RuntimeError once draining."""
         if self._draining:
             raise RuntimeError("the writer is draining")
-        if request.uid in self._binds:
-            raise ValueError(f"pod {request.namespace}/{request.name} ({request.uid}) is being bound already")
-        binding = Binding(request, rng=self._rng, clock=self._clock)
-        self._binds[request.uid] = binding
-        self._drop_patch(request.uid)
-        if request.uid not in self._patching:
-            self._queue_bind(binding)
+        self._binds.add(Binding(request, rng=self._rng, clock=self._clock))
+        self._patches.drop(request.uid)
+        if not self._patches.under_way(request.uid):
+            self._binds.start(request.uid)
 
     def write_volumes(self, request: VolumeRequest) -> None:
         """Raises ValueError for a pod whose volumes are being written; ignored once draining."""
-        if request.uid in self._volumes:
-            raise ValueError(f"the volumes of pod {request.uid} are being written already")
         if not self._draining:
-            self._volumes[request.uid] = VolumeWrites(request, rng=self._rng)
-            self._queue_volumes(self._volumes[request.uid])
+            self._volumes.add(VolumeWrites(request, rng=self._rng))
+            self._volumes.start(request.uid)
 
     def cancel_volumes(self, uid: str) -> bool:
         """As `cancel`, of the writes about a pod's volumes."""
-        return self._volumes.pop(uid, None) is not None
+        return self._volumes.cancel(uid)
+
+    def delete(self, request: DeleteRequest) -> None:
+        """Raises ValueError for a pod whose deletion is under way; ignored once draining."""
+        if not self._draining:
+            self._deletions.add(Deletion(request, rng=self._rng))
+            self._deletions.start(request.uid)
 
     def cancel(self, uid: str) -> bool:
-        """Forget a bind: its pod is gone or bound, or we lead no more. False if there is none.
+        """Forget a bind or deletion: its pod is gone, or bound, or we lead no more. False if there is none.
 
         A request under way is not called back; its outcome is not reported.
         """
-        return self._binds.pop(uid, None) is not None
+        return self._binds.cancel(uid) or self._deletions.cancel(uid)
 
-    def patch_condition(self, patch: ConditionPatch) -> None:
-        """Takes the place of the pod's waiting patch; ignored while the pod is being bound."""
-        if patch.uid in self._binds or self._draining:
-            return
-        if patch.uid not in self._patches and len(self._patches) >= self._limits.queued_patches:
-            self._on_drop(STATUS, "queue_full")
-            return
-        self._queue_patch(Job(patch))
+    def cancel_unsent(self, uid: str) -> bool:
+        """The same, but only if nothing of it has been sent yet."""
+        return not (self._binds.sent(uid) or self._deletions.sent(uid)) and self.cancel(uid)
+
+    def patch_status(self, patch: StatusPatch, then: Then | None = None) -> None:
+        """Takes the place of the pod's waiting patch; ignored while the pod is being bound, or once draining.
+
+        `then` is called once, when the patch is written or given up.
+        """
+        if patch.uid not in self._binds and not self._draining:
+            self._patches.put(patch, then)
+        elif then is not None:
+            then()
 
     def post_event(self, event: PodEvent) -> None:
         """An event that exists already counts as written; one that we wrote lately is not even sent."""
         written_at = self._events_written.get(event.event_name, -math.inf)
         if self._clock() < written_at + _EVENT_REMEMBERED_S:
             return
-        if len(self._event_lane.waiting) >= self._limits.queued_events:
+        if len(self._events.waiting) >= self._limits.queued_events:
             self._on_drop(EVENT, "queue_full")
             return
         self._queue_event(Job(event))
@@ -180,35 +213,25 @@ class Writer:
         return {
             BIND: len(self._binds),
             VOLUMES: len(self._volumes),
-            STATUS: len(self._patches) + len(self._patching) + len(self._patch_retries),
-            EVENT: len(self._event_lane.waiting) + self._event_lane.in_flight + self._event_retries,
+            DELETE: len(self._deletions),
+            STATUS: len(self._patches),
+            EVENT: len(self._events.waiting) + self._events.in_flight + self._event_retries,
         }
 
     async def run(self) -> None:
-        """Until cancelled. An exception here is a bug of ours or comes from `on_bound`."""
+        """Until cancelled. An exception here is a bug of ours or comes from a callback."""
         await self._pool.run()
 
     async def drain(self, timeout_s: float) -> Drained:
-        """Settle the binds that are under way, then write the events; start nothing new.
+        """Settle the binds and deletions that are under way, then write the events; start nothing new.
 
         `run` must go on meanwhile.
         """
         self._draining = True
-        self._volumes.clear()  # the next process goes on from what is written
-        for uid in [*self._patches, *self._patch_retries]:
-            self._drop_patch(uid)
-        unsent = [
-            binding.request
-            for binding in self._binds.values()
-            if binding not in self._stepping and not binding.undecided
-        ]
-        for request in unsent:
-            self.cancel(request.uid)
-        # Out of the lane as well: each of them would cost a token, and events wait for those.
-        waiting = self._bind_lane.waiting
-        kept = [binding for binding in waiting if binding.request.uid in self._binds]
-        waiting.clear()
-        waiting.extend(kept)
+        self._patches.close()
+        self._volumes.cancel_all()  # the next process goes on from what is written
+        self._deletions.cancel_unsent()
+        unsent = self._binds.cancel_unsent()
         try:
             async with asyncio.timeout(timeout_s):
                 while any(self.pending().values()):
@@ -216,123 +239,36 @@ class Writer:
                     await self._progress.wait()
         except TimeoutError:
             log.warning("writes left undone at shutdown", pending=self.pending())
-        undecided = [binding.request for binding in self._binds.values()]
-        return Drained(undecided=undecided, unsent=unsent, events=self.pending()[EVENT])
+        return Drained(undecided=self._binds.requests, unsent=unsent, events=self.pending()[EVENT])
 
-    # Binds.
-
-    def _queue_bind(self, binding: Binding) -> None:
-        self._bind_lane.waiting.append(binding)
+    def _wake(self) -> None:
         self._pool.wake()
 
-    async def _do_bind(self, binding: Binding) -> None:
-        uid = binding.request.uid
-        if self._binds.get(uid) is not binding:
-            return  # cancelled while it waited
-        if not self._may_bind():
-            asyncio.get_running_loop().call_later(_NOT_LEADING_DELAY_S, self._queue_bind, binding)
-            return
-        self._stepping.add(binding)
-        try:
-            result = await binding.step(self._client)
-        finally:
-            self._stepping.discard(binding)
-        if self._binds.get(uid) is not binding:
-            return  # cancelled under way
-        if isinstance(result, Again):
-            self._on_retry(BIND)
-            if result.pause_s:
-                self._bucket.pause(result.pause_s)
-            if result.delay_s:
-                asyncio.get_running_loop().call_later(result.delay_s, self._queue_bind, binding)
-            else:
-                self._bind_lane.waiting.appendleft(binding)
-            return
-        del self._binds[uid]
-        self._on_bound(uid, result)
+    def _bound(self, uid: str, outcome: BindOutcome) -> None:
+        self._on_bound(uid, outcome)
         self._progress.set()
 
-    # Volumes.
-
-    def _queue_volumes(self, writes: VolumeWrites) -> None:
-        self._volume_lane.waiting.append(writes)
-        self._pool.wake()
-
-    async def _do_volumes(self, writes: VolumeWrites) -> None:
-        uid = writes.request.uid
-        if self._volumes.get(uid) is not writes:
-            return
-        later = asyncio.get_running_loop().call_later
-        if not self._may_bind():
-            later(_NOT_LEADING_DELAY_S, self._queue_volumes, writes)
-            return
-        result = await writes.step(self._client)
-        if self._volumes.get(uid) is not writes:
-            return
-        if isinstance(result, Again):
-            if result.retry:
-                self._on_retry(VOLUMES)
-            if result.pause_s:
-                self._bucket.pause(result.pause_s)
-            later(result.delay_s, self._queue_volumes, writes)
-            return
-        del self._volumes[uid]
-        self._on_volumes(uid, result)
-
-    # Status patches.
-
-    def _queue_patch(self, job: Job[ConditionPatch]) -> None:
-        uid = job.what.uid
-        if retry := self._patch_retries.pop(uid, None):
-            retry.cancel()
-        waits = uid in self._patches or uid in self._patching
-        self._patches[uid] = job
-        if not waits:
-            self._status_lane.waiting.append(uid)
-            self._pool.wake()
-
-    def _drop_patch(self, uid: str) -> None:
-        self._patches.pop(uid, None)
-        if retry := self._patch_retries.pop(uid, None):
-            retry.cancel()
-
-    async def _do_patch(self, uid: str) -> None:
-        job = None if uid in self._patching else self._patches.pop(uid, None)
-        if job is None:
-            return  # dropped for a bind, or queued once more when the one under way is done
-        self._patching.add(uid)
-        try:
-            retry_in_s = await self._best_effort.send(
-                job,
-                STATUS,
-                method="PATCH",
-                path=job.what.path,
-                body=job.what.body(utc_now()),
-                content_type=STRATEGIC_MERGE_PATCH,
-            )
-        finally:
-            self._patching.discard(uid)
-        binding = self._binds.get(uid)
-        if binding is not None:
-            self._queue_bind(binding)  # it waited for us
-        elif uid in self._patches:
-            self._status_lane.waiting.append(uid)
-        elif retry_in_s is not None and not self._draining:
-            self._patch_retries[uid] = asyncio.get_running_loop().call_later(
-                retry_in_s, self._queue_patch, job
-            )
-        self._pool.wake()
+    def _deleted(self, uid: str, outcome: DeletionOutcome) -> None:
+        self._on_deleted(uid, outcome)
         self._progress.set()
+
+    def _patch_done(self, uid: str) -> bool:
+        self._progress.set()
+        self._binds.start(uid)
+        return uid in self._binds
 
     # Events.
 
     def _queue_event(self, job: Job[PodEvent]) -> None:
-        self._event_lane.waiting.append(job)
-        self._pool.wake()
+        self._events.waiting.append(job)
+        self._wake()
 
     async def _do_event(self, job: Job[PodEvent]) -> None:
+        body = job.what.body(utc_now(), self._hostname)
         retry_in_s = await self._best_effort.send(
-            job, EVENT, method="POST", path=job.what.path, body=job.what.body(utc_now(), self._hostname)
+            job,
+            EVENT,
+            lambda: self._client.request("POST", job.what.path, body=body, timeout_s=TIMEOUT_S),
         )
         if job.written:
             self._events_written[job.what.event_name] = self._clock()

@@ -30,6 +30,8 @@ def _exponential(start: float, factor: float, count: int) -> list[float]:
 
 
 _MAX_ATTEMPTS_LABEL = 15
+_PREEMPTION_IN_VAIN = " preemption: "
+"""The message says why, if preemption was tried."""
 _RESULTS = {Verdict.PLACED: "scheduled", Verdict.UNSCHEDULABLE: "unschedulable", Verdict.ERROR: "error"}
 
 
@@ -86,6 +88,17 @@ class Metrics:
             buckets=[0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60],
             registry=self.registry,
         )
+        self._preemption_attempts = Counter(
+            "scheduler_preemption_attempts_total",
+            "Pods that found no node and for which victims were looked for.",
+            registry=self.registry,
+        )
+        self._preemption_victims = Histogram(
+            "scheduler_preemption_victims",
+            "Number of victims that were chosen for one pod.",
+            buckets=_exponential(1, 2, 7),
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "leader_election_master_status",
             "1 while this process holds the lease.",
@@ -94,6 +107,9 @@ class Metrics:
         )
         self.binds = Counter(
             "wholepod_binds_total", "Binds by what became of them.", ["outcome"], registry=self.registry
+        )
+        self.victims = Counter(
+            "wholepod_victims_total", "Victims by what became of them.", ["outcome"], registry=self.registry
         )
         self.volume_errors = Counter(
             "scheduler_volume_scheduling_stage_error_total",
@@ -146,6 +162,11 @@ class Metrics:
         self._algorithm_duration.observe(seconds)
         if decision.verdict in (Verdict.UNSCHEDULABLE, Verdict.ERROR):
             self._attempt(_RESULTS[decision.verdict], decision, seconds)
+        if decision.preemption is not None:
+            self._preemption_attempts.inc()
+            self._preemption_victims.observe(len(decision.preemption.victims))
+        elif decision.verdict is Verdict.UNSCHEDULABLE and _PREEMPTION_IN_VAIN in decision.message:
+            self._preemption_attempts.inc()
 
     def bound(self, decision: Decision, seconds: float, since_seen_s: float) -> None:
         """A pod's bind was confirmed, `seconds` after its decision began."""

@@ -6,6 +6,7 @@ Plugins that live in other packages are found through the entry-point group `who
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
+from typing import Any
 
 from scheduler.core.plugin import Plugin
 from scheduler.plugins.image_locality import ImageLocality
@@ -92,6 +93,15 @@ DEFAULT_SCORES: Mapping[str, Mapping[str, int]] = {
 """Built-in profile → score plugin → weight. `kube`: kube-scheduler's. `memory-fit`: what people wrote
 down, on nodes and in pods, weighs two to three times as much as fit, as in kube-scheduler; where the
 images are, and where more storage is left, only tips the balance between nodes that fit nearly as well."""
+
+
+DEFAULT_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "kube": {},
+    "memory-fit": {"PodTopologySpread": {"defaultingType": "List"}},
+}
+"""Built-in profile → plugin → arguments that differ from the plugin's own defaults. `memory-fit` spreads
+nobody who has not asked for it: with kube-scheduler's defaults the pods of each Deployment would rather
+be apart than fit well."""
 
 
 class PluginError(ValueError):

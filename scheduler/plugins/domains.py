@@ -25,6 +25,12 @@ class Domains:
         column, ids = self._nodes.label(topology_key)
         return ids, len(column.values)
 
+    def of_values(self, topology_key: str) -> tuple[NDArray[np.int32], int]:
+        """As `of`, but nodes without the label are in domain 0 together with those where it is empty."""
+        column, ids = self._nodes.label(topology_key)
+        empty = column.id_of("")
+        return ids if empty is None else np.where(ids == empty, np.int32(0), ids), len(column.values)
+
     def labelled(self, topology_key: str) -> Mask:
         """bool[n]: nodes that are in a domain."""
         return np.asarray(self.of(topology_key)[0] != 0, np.bool_)

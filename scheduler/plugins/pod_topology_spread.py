@@ -5,14 +5,14 @@ aside, in each domain. Hard constraints (`DoNotSchedule`) bound how many more th
 have than the one with fewest; soft ones (`ScheduleAnyway`) prefer domains with few.
 
 Source: pkg/scheduler/framework/plugins/podtopologyspread (filtering.go, scoring.go, common.go).
-Constraints that kube-scheduler adds by default to pods of Services and controllers are not built yet.
+Pods that have no constraints get the profile's: see `scheduler.plugins.default_spread`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,13 @@ from scheduler.core.plugin import (
     ScorePlugin,
     Scores,
     Wake,
+    passes,
 )
 from scheduler.core.pod_index import Query
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.topology_rules import SpreadConstraint, Who
-from scheduler.plugins.arguments import Arguments, read_arguments, require
+from scheduler.plugins.arguments import read_arguments
+from scheduler.plugins.default_spread import WORKLOADS, DefaultSpread, PodTopologySpreadArgs, SpreadRules
 from scheduler.plugins.domains import HOSTNAME, Domains
 from scheduler.plugins.node_affinity import NodeAffinity
 from scheduler.plugins.taint_toleration import TaintToleration
@@ -42,16 +44,8 @@ _SKEWED, _UNLABELLED = np.uint64(1), np.uint64(2)
 _AFFINITY, _TAINTS = NodeAffinity(), TaintToleration()
 
 
-class PodTopologySpreadArgs(Arguments, frozen=True):
-    """Source: PodTopologySpreadArgs (staging k8s.io/kube-scheduler/config/v1/types_pluginargs.go), where
-    `System` is the default."""
-
-    defaulting_type: Literal["List", "System"] = "List"
-    default_constraints: tuple[dict[str, Any], ...] = ()
-
-
 class PodTopologySpread(FilterPlugin, ScorePlugin):
-    """Spreads pods by their own constraints."""
+    """Spreads pods by their own constraints, or by the profile's."""
 
     name = "PodTopologySpread"
     reads = ("spread_rules", "node_selector", "required_node_affinity", "tolerations")
@@ -60,23 +54,32 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
     wakes_on = Wake.ASSIGNED_POD_ANY | Wake.NODE_ADD | Wake.NODE_REMOVED | Wake.NODE_LABELS | Wake.NODE_TAINTS
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:
-        """Raises ValueError for unknown arguments and for defaulting, which is not built yet."""
-        given = read_arguments(args, PodTopologySpreadArgs)
-        why = "not supported yet, as it depends on Services and controllers"
-        require(given.defaulting_type == "List", "defaultingType", f"System is {why}; use List")
-        require(not given.default_constraints, "defaultConstraints", why)
+        """Raises ValueError for unknown arguments or values."""
+        self._default = DefaultSpread(read_arguments(args, PodTopologySpreadArgs))
+        if not self._default.is_empty:
+            self.watches = WORKLOADS
+        if self._default.is_hard:
+            self.wakes_on |= Wake.WORKLOAD
+
+    def context(self, pod: PodInfo, nodes: NodeView) -> tuple[Hashable, ...]:
+        return () if _has_own(pod) else self._default.rules(pod, nodes.cluster).context
 
     # ---- filter
 
     def applies(self, pod: PodInfo) -> bool:
         return bool(pod.rules.hard_spread)
 
+    def applies_in(self, context: tuple[Hashable, ...]) -> bool:
+        return self._default.is_hard
+
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return REASONS
 
     def filter(self, pod: PodInfo, nodes: NodeView) -> FilterResult:
         """The first constraint that a node breaks is the one that counts."""
-        constraints, domains = pod.rules.hard_spread, Domains(nodes)
+        constraints, domains = self._rules(pod, nodes).hard, Domains(nodes)
+        if not constraints:
+            return passes(nodes.count)
         included = _Included(pod, nodes, _in_all_domains(constraints, domains))
         bits = np.zeros(nodes.count, np.uint64)
         for constraint in constraints:
@@ -97,29 +100,42 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
     # ---- score
 
     def prefers(self, pod: PodInfo, nodes: NodeView) -> bool:
-        return bool(pod.rules.soft_spread)
+        return bool(self._rules(pod, nodes).soft)
 
     def rank(self, pod: PodInfo, nodes: NodeView, feasible: Mask) -> Ranking:
         """Raw: matching pods in the node's domains, each domain weighted by how many there are of its
-        sort; 0 for nodes that lack one of the labels, which are normalised to 0 too."""
-        constraints, domains = pod.rules.soft_spread, Domains(nodes)
-        labelled = _in_all_domains(constraints, domains)
-        included = _Included(pod, nodes, labelled)
-        candidates = feasible & labelled
+        sort; 0 for nodes that lack one of the labels, which are normalised to 0 too.
+
+        Under the system's defaults a label that a node lacks counts for nothing, and the others count.
+        """
+        constraints, domains = self._rules(pod, nodes).soft, Domains(nodes)
+        lenient = self._default.is_system and not _has_own(pod)
+        ranked = np.ones(nodes.count, np.bool_) if lenient else _in_all_domains(constraints, domains)
+        included = _Included(pod, nodes, ranked)
+        candidates = feasible & ranked
         score = np.zeros(nodes.count, np.float64)
         for constraint in constraints:
-            matching = _matching(constraint, pod, nodes)
-            if constraint.topology_key == HOSTNAME:
+            key, matching = constraint.topology_key, _matching(constraint, pod, nodes)
+            if key == HOSTNAME:
                 sort_size = int(np.count_nonzero(candidates))  # each node is taken for its own domain
             else:
-                ids, _ = domains.of(constraint.topology_key)
+                counted = np.where(included.by(constraint), matching, 0)
+                ids, size = domains.of_values(key) if lenient else domains.of(key)
                 sort_size = int(np.count_nonzero(np.bincount(ids[candidates])))
-                matching = domains.sums(
-                    constraint.topology_key, np.where(included.by(constraint), matching, 0)
-                )
-            score += matching * math.log(sort_size + 2) + (constraint.max_skew - 1)
-        raw = np.where(labelled, _rounded(score), 0)[feasible]
-        return Ranking(raw, _inverted(raw, labelled[feasible]))
+                matching = np.bincount(ids, weights=counted, minlength=size).astype(np.int64)[ids]
+            weighed = matching * math.log(sort_size + 2) + (constraint.max_skew - 1)
+            score += np.where(domains.labelled(key), weighed, 0) if lenient else weighed
+        raw = np.where(ranked, _rounded(score), 0)[feasible]
+        return Ranking(raw, _inverted(raw, ranked[feasible]))
+
+    def _rules(self, pod: PodInfo, nodes: NodeView) -> SpreadRules:
+        if _has_own(pod):
+            return SpreadRules(pod.rules.hard_spread, pod.rules.soft_spread)
+        return self._default.rules(pod, nodes.cluster)
+
+
+def _has_own(pod: PodInfo) -> bool:
+    return bool(pod.rules.hard_spread or pod.rules.soft_spread)
 
 
 class _Included:

@@ -10,7 +10,7 @@ from scheduler.config import PluginSet, ProfileConfig
 from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
-from scheduler.plugins import DEFAULT_SCORES, FILTERS, PluginError, load
+from scheduler.plugins import DEFAULT_ARGUMENTS, DEFAULT_SCORES, FILTERS, PluginError, load
 
 P = TypeVar("P", bound=Plugin)
 _ANY_POD = PodInfo(Pod())
@@ -34,6 +34,8 @@ def _build(config: ProfileConfig) -> Profile:
         if entry.name not in filters and entry.name not in scores:
             raise PluginError(f"pluginConfig names {entry.name}, which is not enabled in this profile")
         args[entry.name] = entry.args
+    for name, defaults in DEFAULT_ARGUMENTS[config.effective_preset].items():
+        args[name] = {**defaults, **args.get(name, {})}
     # A plugin that both filters and scores is one instance.
     instances = {name: _instance(name, args.get(name)) for name in {**filters, **scores}}
     return Profile(

@@ -29,6 +29,7 @@ IDLE_CONNECTION_S = 30.0  # well below the minutes after which the API server cl
 RESOURCES: Mapping[str, tuple[str, str, bool]] = {
     "CSINode": ("/apis/storage.k8s.io/v1", "csinodes", False),
     "ConfigMap": ("/api/v1", "configmaps", True),
+    "Deployment": ("/apis/apps/v1", "deployments", True),
     "Namespace": ("/api/v1", "namespaces", False),
     "Node": ("/api/v1", "nodes", False),
     "PersistentVolume": ("/api/v1", "persistentvolumes", False),
@@ -36,6 +37,7 @@ RESOURCES: Mapping[str, tuple[str, str, bool]] = {
     "Pod": ("/api/v1", "pods", True),
     "PodGroup": ("/apis/scheduling.k8s.io/v1beta1", "podgroups", True),
     "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses", False),
+    "Service": ("/api/v1", "services", True),
     "StorageClass": ("/apis/storage.k8s.io/v1", "storageclasses", False),
 }
 

@@ -80,6 +80,8 @@ CLUSTER_FLOORS = {
     **dict.fromkeys(("pods being deleted", "spreading over hosts", "several hard constraints"), COMMON),
     **dict.fromkeys(("several affinity terms", "the first of its group", "terms of existing pods"), RARE),
     "the best node is one of several": COMMON,
+    **dict.fromkeys(("spread by default: soft", "spread by default: hard"), COMMON),
+    **dict.fromkeys(("spread by Services", "spread by a controller", "spread by both"), COMMON),
 }
 
 
@@ -125,6 +127,7 @@ def of_cluster(document: Json, verdict: Json) -> set[str]:
     rejections = [status for status in fit if status["code"] != "Success"]
     found = {name for name, holds in _of_cluster(verdict, rejections) if holds}
     found |= {name for name, holds in _of_topology(document, verdict["plugins"]) if holds}
+    found |= {name for name, holds in _of_default_spread(document, verdict["plugins"]) if holds}
     if verdict["total"]:
         found |= {name for name, holds in _of_arguments(document) if holds}
     found |= {f"{status['plugin']} rejects" for status in rejections if "plugin" in status}
@@ -217,6 +220,23 @@ def _of_topology(document: Json, plugins: Json) -> Iterator[tuple[str, bool]]:
         and all(term.get("labelSelector", {}).get("matchLabels") == first for term in near),
     )
     yield "terms of existing pods", bool(found) and not near and len(fits) < len(found)
+
+
+def _of_default_spread(document: Json, plugins: Json) -> Iterator[tuple[str, bool]]:
+    pod = document["pod"]
+    if pod["spec"].get("topologySpreadConstraints"):
+        return
+    spread = plugins.get("PodTopologySpread", {})
+    soft = len({*spread.get("raw", {}).values()}) > 1
+    hard = any(status["code"] != "Success" for status in spread.get("filter", {}).values())
+    kinds = {raw["kind"] for raw in document["objects"]}
+    controlled = bool(kinds - {"Namespace", "Service"})
+    yield "spread by default: soft", soft
+    yield "spread by default: hard", hard
+    if soft or hard:
+        yield "spread by Services", "Service" in kinds and not controlled
+        yield "spread by a controller", "Service" not in kinds
+        yield "spread by both", "Service" in kinds and controlled
 
 
 def _kind(reason: str) -> str:

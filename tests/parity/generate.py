@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.parity import random_preferences, random_requests, random_rules, random_topology, random_volumes
+from tests.parity import (
+    random_preferences,
+    random_requests,
+    random_rules,
+    random_spread_defaults,
+    random_topology,
+    random_volumes,
+)
 from tests.parity.random_requests import EXTENDED, GIB, HUGE_PAGES, KIB, MIB, MILLI, UNIT, Amounts, write
 
 Json = dict[str, Any]
@@ -53,6 +60,8 @@ def random_cluster(number: int) -> Json:
     }
     if rng.random() < 0.45:
         cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
+    if rng.random() < 0.65:
+        random_spread_defaults.add(rng, cluster)
     if rng.random() < 0.45:
         random_volumes.add(rng, cluster)
     return cluster

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.api_objects import ClusterObject, ReplicaSet, Service
 from scheduler.core.cycle import CACHED_KINDS, Cycle
 from scheduler.core.mix import EPOCH_ARRIVALS, ShapeMix
 from scheduler.core.pod_info import PodInfo
@@ -54,6 +55,21 @@ PROFILES: dict[str, Callable[[], Profile]] = {
             },
         ],
     ),
+    "kube with default constraints": lambda: make_profile(
+        preset="kube",
+        pluginConfig=[
+            {
+                "name": "PodTopologySpread",
+                "args": {
+                    "defaultingType": "List",
+                    "defaultConstraints": [
+                        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"},
+                        {"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"},
+                    ],
+                },
+            }
+        ],
+    ),
     "mixed": lambda: make_profile(
         plugins={"score": {"enabled": [{"name": "NodeResourcesFit", "weight": 3}, {"name": "MemoryFit"}]}}
     ),
@@ -62,6 +78,19 @@ PROFILES: dict[str, Callable[[], Profile]] = {
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 BLUE = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"colour": "blue"}}}
+
+
+OWNERS = ("one", "two")
+
+
+def owner(name: str) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "controller": True}
+
+
+def workload(kind: type[ClusterObject], name: str, selector: Any) -> ClusterObject:
+    return msgspec.convert(
+        {"metadata": {"name": name, "namespace": "default"}, "spec": {"selector": selector}}, kind
+    )
 
 
 def ruled(name: str, **rules: Any) -> PodInfo:
@@ -96,6 +125,12 @@ WAITING: list[PodInfo] = [
     ruled("shy", podAntiAffinity={PREFERRED: [{"weight": 2, "podAffinityTerm": BLUE}]}),
     ruled("even", spread=["DoNotSchedule"]),
     ruled("rather-even", spread=["ScheduleAnyway"]),
+    *(make_pod(f"of-{name}").labels(colour="blue").owners(owner(name)).info() for name in OWNERS),
+]
+
+WORKLOADS = [
+    *(workload(ReplicaSet, name, {"matchLabels": {"colour": c}}) for name in OWNERS for c in ("blue", "red")),
+    workload(Service, "service", {"colour": "blue"}),
 ]
 
 IMAGES, SIZES = ("app:v1", "app:v2", "other:v1"), (100 << 20, 700 << 20)
@@ -129,6 +164,8 @@ changes = st.one_of(
     st.tuples(st.just("pod"), st.tuples(st.sampled_from(WAITING), names, st.integers(0, 20))),
     st.tuples(st.just("no pod"), st.integers(0, 20)),
     st.tuples(st.just("new mix"), st.sampled_from(WAITING)),
+    st.tuples(st.just("object"), st.sampled_from(WORKLOADS)),
+    st.tuples(st.just("no object"), st.sampled_from(WORKLOADS)),
 )
 
 
@@ -158,6 +195,10 @@ class History:
                     self.arrivals += 1
                     self.mix.observe(str(self.arrivals), like.requests or {"cpu": 1}, daemon=False)
                 self.state.nodes.mix = self.mix.frozen
+            case "object", item:
+                self.state.nodes.cluster.upsert(item)
+            case "no object", item:
+                self.state.nodes.cluster.remove(type(item), item.metadata)
 
 
 def like_containers(pod: PodInfo) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent
+from scheduler.kube.payloads import BindRequest, DeleteRequest, PodEvent, StatusPatch
+from scheduler.kube.status_patches import Then
 from scheduler.kube.volume_writes import VolumeRequest
 from scheduler.kube.writer import Writer
 
@@ -19,7 +20,12 @@ class Recorder:
         self.cancelled: list[str] = []
         self.volumes: list[VolumeRequest] = []
         self.cancelled_volumes: list[str] = []
-        self.patches: list[ConditionPatch] = []
+        self.deletions: list[DeleteRequest] = []
+        self.patches: list[StatusPatch] = []
+        self.unsent: set[str] = set()
+        """Pods of whose bind or deletion nothing is sent yet."""
+        self.held: list[Then] | None = None
+        """What is to happen after patches, if a test lets them wait."""
         self.events: list[PodEvent] = []
 
     def bind(self, request: BindRequest) -> None:
@@ -36,8 +42,21 @@ class Recorder:
         self.cancelled_volumes.append(uid)
         return True
 
-    def patch_condition(self, patch: ConditionPatch) -> None:
+    def delete(self, request: DeleteRequest) -> None:
+        self.deletions.append(request)
+
+    def cancel_unsent(self, uid: str) -> bool:
+        if uid not in self.unsent:
+            return False
+        self.unsent.discard(uid)
+        return self.cancel(uid)
+
+    def patch_status(self, patch: StatusPatch, then: Then | None = None) -> None:
         self.patches.append(patch)
+        if then is not None and self.held is None:
+            then()
+        elif then is not None and self.held is not None:
+            self.held.append(then)
 
     def post_event(self, event: PodEvent) -> None:
         self.events.append(event)

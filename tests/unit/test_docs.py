@@ -16,11 +16,11 @@ from scheduler.core.plugin import Plugin
 from scheduler.observe.metrics import Metrics
 from scheduler.plugins import BUILT_IN, DEFAULT_SCORES, FILTERS
 from scheduler.plugins.arguments import Arguments
+from scheduler.plugins.default_spread import PodTopologySpreadArgs
 from scheduler.plugins.inter_pod_affinity import InterPodAffinityArgs
 from scheduler.plugins.memory_fit import MemoryFit, Objective
 from scheduler.plugins.node_affinity import NodeAffinityArgs
 from scheduler.plugins.node_resources import NodeResourcesBalancedAllocationArgs, NodeResourcesFitArgs
-from scheduler.plugins.pod_topology_spread import PodTopologySpreadArgs
 from scheduler.plugins.profiles import build_profile
 from tests.builders import Clock, make_engine, make_node, make_pod
 
@@ -182,8 +182,9 @@ def arguments(kind: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
         name, of = prefix + field.encode_name, field.type
         inner, suffix = of, "."
-        if isinstance(of, msgspec.inspect.UnionType):
-            [inner] = [each for each in of.types if isinstance(each, msgspec.inspect.StructType)]
+        structs = [each for each in getattr(of, "types", ()) if isinstance(each, msgspec.inspect.StructType)]
+        if structs:
+            [inner] = structs
             yield name, "mapping", "null"
         elif isinstance(of, msgspec.inspect.VarTupleType):
             inner, suffix = of.item_type, "[]."
@@ -217,7 +218,7 @@ def test_example_configurations_are_valid(page: Path, monkeypatch: pytest.Monkey
         block for block in fenced(page, "yaml") if block.startswith(f"apiVersion: {config.API_VERSION}")
     ]
     if page == DOCS / "configuration.md":
-        assert len(examples) == 3
+        assert len(examples) == 4
     for example in examples:
         for profile in config.parse(example, source=page.name).profiles:
             build_profile(profile)
@@ -242,6 +243,7 @@ def metrics() -> Metrics:
             metrics.bound(decision, 0.01, 0.02)
     metrics.on_request("GET", "200", 0.01)
     metrics.leader.labels("wholepod").set(1)
+    metrics.victims.labels("a")
     metrics.shed.labels("a", "b")
     for counter in (metrics.binds, metrics.retries, metrics.unreadable, metrics.volume_errors):
         counter.labels("any").inc()

@@ -121,7 +121,8 @@ async def test_a_pod_that_fits_nowhere() -> None:
     [event], [patch] = running.writer.events, running.writer.patches
     text = "0/1 nodes are available: 1 node(s) were unschedulable."
     assert (event.type, event.reason, event.note) == ("Warning", "FailedScheduling", text)
-    assert (patch.reason, patch.message) == ("Unschedulable", text)
+    assert patch.condition is not None
+    assert (patch.condition.reason, patch.condition.message) == ("Unschedulable", text)
     running.nodes.upsert(make_node("n").obj())
     await asyncio.sleep(1.5)
     assert running.bound_to == {"pod": "n"}
@@ -136,7 +137,9 @@ async def test_backoff_ends_without_any_event() -> None:
     started = running.clock()
     running.loop.on_bound(UID, Refused("not today"))
     assert running.writer.notes == ["binding rejected: not today"]
-    assert running.writer.patches[0].reason == "SchedulerError"
+    [patch] = running.writer.patches
+    assert patch.condition is not None
+    assert patch.condition.reason == "SchedulerError"
     await asyncio.sleep(0.9)
     assert len(running.writer.binds) == 1
     await asyncio.sleep(0.2)

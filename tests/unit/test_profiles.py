@@ -122,8 +122,8 @@ def test_a_plugin_that_filters_and_scores_is_one_instance() -> None:
             "plugin InterPodAffinity rejects its arguments: hardPodAffinityWeight: must be 0 to 100, got 101",
         ),
         (
-            {"pluginConfig": [{"name": "PodTopologySpread", "args": {"defaultingType": "System"}}]},
-            "plugin PodTopologySpread rejects its arguments: defaultingType: System is not supported yet",
+            {"pluginConfig": [{"name": "PodTopologySpread", "args": {"defaultingType": "Some"}}]},
+            "plugin PodTopologySpread rejects its arguments: defaultingType: invalid enum value 'Some'",
         ),
         (
             {"pluginConfig": [{"name": "MemoryFit"}, {"name": "MemoryFit"}]},
@@ -241,8 +241,8 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ("Plugin", "context name reads reads_amounts_only reads_usage row_local watches"),
         (
             "FilterPlugin",
-            "applies context filter name prefilter reads reads_amounts_only reads_usage reasons row_local "
-            "wakes_on watches",
+            "applies applies_in context filter name prefilter reads reads_amounts_only reads_usage reasons "
+            "row_local wakes_on watches",
         ),
         (
             "ScorePlugin",
@@ -256,17 +256,17 @@ def test_the_plugin_api_is_what_we_promise() -> None:
             "ANY ASSIGNED_POD_ADDED ASSIGNED_POD_ANY ASSIGNED_POD_CHANGED ASSIGNED_POD_REMOVED CSI_DRIVER "
             "CSI_NODE NAMESPACE_LABELS NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_FEATURES NODE_LABELS "
             "NODE_REMOVED NODE_SCHEDULABLE NODE_TAINTS NOTHING STORAGE_ANY STORAGE_CAPACITY STORAGE_CLASS "
-            "VOLUME VOLUME_ATTACHMENT VOLUME_CLAIM name value",
+            "VOLUME VOLUME_ATTACHMENT VOLUME_CLAIM WORKLOAD name value",
         ),
         (
             "NodeView",
-            "allocatable capacity carrying cluster concerning count declared_features image image_generation label "
-            "matching mix named names namespace_labels "
+            "allocatable capacity carrying cluster concerning count declared_features image image_generation "
+            "label matching mix named names namespace_labels "
             "nonzero_requested pod_count pod_limit ports requested resources taints unschedulable",
         ),
         (
             "PodInfo",
-            "affinity_rules annotations gated host_ports images labels name namespace node_name "
+            "affinity_rules annotations controller gated host_ports images labels name namespace node_name "
             "node_selector nonzero_requests owned_by_daemon_set pod preferred_node_affinity priority "
             "requests required_features required_node_affinity rules scored_requests signature spread_rules "
             "terminating tolerations uid uid_hash unsupported_rules usage",

@@ -231,6 +231,8 @@ class ApiServer:
                 return self._bind(namespace, name, json.loads(body))
             case "PATCH", ["api", "v1", "namespaces", namespace, "pods", name, "status"]:
                 return self._patch(namespace, name, json.loads(body), request.content_type)
+            case "DELETE", ["api", "v1", "namespaces", namespace, "pods", name]:
+                return self._delete(namespace, name, json.loads(body))
             case "GET", ["api", "v1", "persistentvolumes", name]:
                 return _found(self.volumes.get(("", name)))
             case "GET", ["api", "v1", "namespaces", namespace, "persistentvolumeclaims", name]:
@@ -272,8 +274,24 @@ class ApiServer:
             return _status(404, "NotFound", f'pods "{name}" not found')
         if patch["metadata"]["uid"] != pod["metadata"]["uid"]:
             return _status(409, "Conflict", "Precondition failed: UID in precondition")
-        pod["status"]["conditions"] = patch["status"]["conditions"]
+        if patch["metadata"].get("resourceVersion") not in (None, pod["metadata"]["resourceVersion"]):
+            return _status(409, "Conflict", "the object has been modified")
+        pod["status"].update(patch["status"])
+        self.modify_pod(name, namespace=namespace)
         self.patches.append(patch)
+        return _json(pod)
+
+    def _delete(self, namespace: str, name: str, options: Json) -> web.Response:
+        pod = self.pods.get((namespace, name))
+        if pod is None:
+            return _status(404, "NotFound", f'pods "{name}" not found')
+        if options["preconditions"]["uid"] != pod["metadata"]["uid"]:
+            return _status(409, "Conflict", "Precondition failed: UID in precondition")
+        if pod["spec"].get("terminationGracePeriodSeconds", 0):
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            self.modify_pod(name, namespace=namespace)
+        else:
+            self.delete_pod(name, namespace=namespace)
         return _json(pod)
 
     def _merge_patch(

@@ -17,8 +17,8 @@ class Sending:
         self.retries: list[str] = []
         self.now = 0.0
         self.bucket = TokenBucket(100.0, 100, clock=lambda: self.now)
+        self.client = client
         self.best_effort = BestEffort(
-            client,
             bucket=self.bucket,
             on_drop=lambda work, why: self.drops.append((work, why)),
             on_retry=self.retries.append,
@@ -27,7 +27,9 @@ class Sending:
         )
 
     async def send(self, job: Job[str]) -> float | None:
-        return await self.best_effort.send(job, "event", method="POST", path="/events", body=b"{}")
+        return await self.best_effort.send(
+            job, "event", lambda: self.client.request("POST", "/events", body=b"{}")
+        )
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from scheduler.kube.binding import Again, Binding, BindOutcome, Bound, BoundElsewhere, Gone, Refused
+from scheduler.kube.binding import Binding, BindOutcome, Bound, BoundElsewhere, Gone, Refused
 from scheduler.kube.client import KubeClient
 from scheduler.kube.payloads import BindRequest
+from scheduler.kube.steps import Again
 from tests.unit.kube.api_server import ApiServer
 
 POST = "POST .*/binding"

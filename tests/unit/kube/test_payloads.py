@@ -2,8 +2,18 @@ import datetime
 import json
 
 import pytest
+from msgspec.structs import replace
 
-from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent, micro_time, truncated
+from scheduler.kube.payloads import (
+    BindRequest,
+    Condition,
+    DeleteRequest,
+    PodEvent,
+    PodReference,
+    StatusPatch,
+    micro_time,
+    truncated,
+)
 
 NOW = datetime.datetime(2026, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
 
@@ -39,7 +49,8 @@ def test_binding_with_annotations() -> None:
 
 
 def test_condition_patch_guards_the_uid_and_stamps_transitions_only() -> None:
-    patch = ConditionPatch("ns", "web-0", "u-1", "Unschedulable", "0/1 nodes", 3, True)
+    condition = Condition("PodScheduled", "False", "Unschedulable", "0/1 nodes", 3, transitioned=True)
+    patch = StatusPatch("ns", "web-0", "u-1", condition)
     assert patch.path == "/api/v1/namespaces/ns/pods/web-0/status"
     assert json.loads(patch.body(NOW)) == {
         "metadata": {"uid": "u-1"},
@@ -56,8 +67,38 @@ def test_condition_patch_guards_the_uid_and_stamps_transitions_only() -> None:
             ]
         },
     }
-    again = ConditionPatch("ns", "web-0", "u-1", "Unschedulable", "0/1 nodes", 3, False)
+    again = StatusPatch("ns", "web-0", "u-1", replace(condition, transitioned=False))
     assert "lastTransitionTime" not in json.loads(again.body(NOW))["status"]["conditions"][0]
+
+
+@pytest.mark.parametrize(("node", "written"), [("n1", "n1"), ("", None)])
+def test_a_nomination_is_for_one_version_of_the_pod(node: str, written: str | None) -> None:
+    patch = StatusPatch("ns", "web-0", "u-1", nominated_node=node, resource_version="7")
+    assert json.loads(patch.body(NOW)) == {
+        "metadata": {"uid": "u-1", "resourceVersion": "7"},
+        "status": {"nominatedNodeName": written},
+    }
+
+
+def test_a_newer_patch_keeps_what_it_is_silent_about() -> None:
+    pod = ("ns", "web-0", "u-1")
+    condition = Condition("PodScheduled", "False", "Unschedulable", "0/1 nodes", 3, transitioned=True)
+    told, nominated = StatusPatch(*pod, condition), StatusPatch(*pod, None, "n1", "7")
+    both = StatusPatch(*pod, condition, "n1", "7")
+    assert told.over(nominated) == nominated.over(told) == both
+    cleared, newer = StatusPatch(*pod, None, ""), replace(both, condition=replace(condition, message="new"))
+    assert cleared.over(both) == StatusPatch(*pod, condition, "")
+    assert newer.over(both) == newer
+
+
+def test_deletion_guards_the_uid() -> None:
+    request = DeleteRequest("ns", "web-0", "u-1")
+    assert request.path == "/api/v1/namespaces/ns/pods/web-0"
+    assert json.loads(request.body()) == {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "preconditions": {"uid": "u-1"},
+    }
 
 
 def test_event_has_kube_schedulers_fields() -> None:
@@ -86,6 +127,19 @@ def test_event_has_kube_schedulers_fields() -> None:
     assert pod == "web-0"
     assert len(digits) == 16
     assert int(digits, 16) >= 0
+
+
+def test_an_event_may_name_another_pod() -> None:
+    related = PodReference("ns", "urgent", "u-9", "41")
+    written = json.loads(replace(event(), related=related).body(NOW, "host"))
+    assert written["related"] == {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "namespace": "ns",
+        "name": "urgent",
+        "uid": "u-9",
+        "resourceVersion": "41",
+    }
 
 
 def test_event_name_says_what_happened_to_whom() -> None:

@@ -14,7 +14,7 @@ from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
 from scheduler.core.volumes.plan import ObjectVersion, Provisioning, StaticBinding, VolumePlan
 from scheduler.kube.volume_binder import VolumeBinder
-from scheduler.kube.volume_writes import NotWritten, Written
+from scheduler.kube.volume_writes import NotWritten, VolumeRequest, Written
 from tests.builders import make_node
 from tests.unit.recorder import Recorder
 from tests.unit.virtual_time import in_virtual_time
@@ -78,6 +78,9 @@ class Binding:
         assert uid not in self.failed
         self.failed[uid] = message
 
+    def bind(self, uid: str, plan: VolumePlan) -> None:
+        self.binder.bind(VolumeRequest("default", "pod", uid, plan))
+
     def see(self, *items: ClusterObject) -> None:
         for item in items:
             self.engine.upsert_object(item)
@@ -95,7 +98,7 @@ class Binding:
 @in_virtual_time
 async def test_a_volume_is_reserved_and_its_claim_bound() -> None:
     b = Binding()
-    b.binder.bind("uid", BINDING)
+    b.bind("uid", BINDING)
     assert [request.plan for request in b.writer.volumes] == [BINDING]
     b.binder.on_written("uid", Written({VOLUME_KEY: "20"}))
     assert b.ends == ([], {})
@@ -111,7 +114,7 @@ async def test_a_volume_is_reserved_and_its_claim_bound() -> None:
 @in_virtual_time
 async def test_a_volume_is_made_and_its_claim_bound() -> None:
     b = Binding()
-    b.binder.bind("uid", PROVISIONING)
+    b.bind("uid", PROVISIONING)
     b.binder.on_written("uid", Written({CLAIM_KEY: "20"}))
     b.see(claim(20, selected="n"))
     b.see(claim(22, volume="made", selected="n"))
@@ -124,7 +127,7 @@ async def test_a_volume_is_made_and_its_claim_bound() -> None:
 @in_virtual_time
 async def test_the_watch_may_be_faster_than_the_answer() -> None:
     b = Binding()
-    b.binder.bind("uid", BINDING)
+    b.bind("uid", BINDING)
     b.see(volume(20), claim(22, volume="pv"))
     assert b.ends == ([], {})
     b.binder.on_written("uid", Written({VOLUME_KEY: "20"}))
@@ -134,7 +137,7 @@ async def test_the_watch_may_be_faster_than_the_answer() -> None:
 @in_virtual_time
 async def test_what_the_watch_showed_before_the_write_says_nothing() -> None:
     b = Binding()
-    b.binder.bind("uid", PROVISIONING)
+    b.bind("uid", PROVISIONING)
     b.binder.on_written("uid", Written({CLAIM_KEY: "100"}))
     b.see(claim(99))  # not "provisioning failed": it has not begun
     assert b.ends == ([], {})
@@ -148,7 +151,7 @@ async def test_nothing_to_write_means_waiting_at_once() -> None:
     b = Binding()
     [binding] = BINDING.bindings
     b.see(volume(12))
-    b.binder.bind("uid", VolumePlan("n", (replace(binding, set_claim_ref=False, set_by_controller=False),)))
+    b.bind("uid", VolumePlan("n", (replace(binding, set_claim_ref=False, set_by_controller=False),)))
     assert b.writer.volumes == []
     b.see(claim(13, volume="pv"))
     assert b.bound == ["uid"]
@@ -157,7 +160,7 @@ async def test_nothing_to_write_means_waiting_at_once() -> None:
 @in_virtual_time
 async def test_it_gives_up_in_time() -> None:
     b = Binding()
-    b.binder.bind("uid", replace(PROVISIONING, timeout_s=60))
+    b.bind("uid", replace(PROVISIONING, timeout_s=60))
     await asyncio.sleep(500)  # writing may take as long as it takes
     b.binder.on_written("uid", Written({CLAIM_KEY: "20"}))
     b.see(claim(20, selected="n"))
@@ -172,7 +175,7 @@ async def test_it_gives_up_in_time() -> None:
 @in_virtual_time
 async def test_nothing_is_left_after_the_end() -> None:
     b = Binding()
-    b.binder.bind("uid", replace(PROVISIONING, timeout_s=60))
+    b.bind("uid", replace(PROVISIONING, timeout_s=60))
     b.binder.on_written("uid", Written({CLAIM_KEY: "20"}))
     b.see(claim(22, volume="pv", selected="n"), volume(23))
     assert b.bound == ["uid"]
@@ -185,7 +188,7 @@ async def test_nothing_is_left_after_the_end() -> None:
 @in_virtual_time
 async def test_each_way_to_fail(what: str) -> None:
     b = Binding()
-    b.binder.bind("uid", BINDING)
+    b.bind("uid", BINDING)
     expected = ""
     if what == "refused":
         b.binder.on_written("uid", NotWritten("not so"))
@@ -223,7 +226,7 @@ async def test_each_way_to_fail(what: str) -> None:
 @in_virtual_time
 async def test_a_complete_list_is_looked_at_too() -> None:
     b = Binding()
-    b.binder.bind("uid", BINDING)
+    b.bind("uid", BINDING)
     b.binder.on_written("uid", Written({VOLUME_KEY: "20"}))
     b.engine.replace_objects(PersistentVolume, [volume(20)])
     b.engine.replace_objects(PersistentVolumeClaim, [claim(21, volume="pv")])
@@ -235,7 +238,7 @@ async def test_a_complete_list_is_looked_at_too() -> None:
 async def test_cancelled_plans_end_silently() -> None:
     b = Binding()
     for uid in ("a", "b", "c"):
-        b.binder.bind(uid, replace(PROVISIONING, timeout_s=60))
+        b.bind(uid, replace(PROVISIONING, timeout_s=60))
     b.binder.on_written("b", Written({CLAIM_KEY: "20"}))
     assert b.binder.cancel("a")
     assert not b.binder.cancel("a")
@@ -250,10 +253,10 @@ async def test_cancelled_plans_end_silently() -> None:
 async def test_pods_that_share_a_claim_go_together() -> None:
     b = Binding()
     for uid in ("a", "b"):
-        b.binder.bind(uid, PROVISIONING)
+        b.bind(uid, PROVISIONING)
         b.binder.on_written(uid, Written({CLAIM_KEY: "20"}))
     with pytest.raises(ValueError, match="already"):
-        b.binder.bind("a", PROVISIONING)
+        b.bind("a", PROVISIONING)
     b.see(claim(22, volume="pv", selected="n"), volume(23))
     assert b.bound == ["a", "b"]
 
@@ -261,7 +264,7 @@ async def test_pods_that_share_a_claim_go_together() -> None:
 @in_virtual_time
 async def test_only_what_a_plan_is_about_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     b = Binding()
-    b.binder.bind("uid", PROVISIONING)
+    b.bind("uid", PROVISIONING)
     b.binder.on_written("uid", Written({CLAIM_KEY: "20"}))
     looked: list[str] = []
     monkeypatch.setattr(VolumeBinder, "_look", lambda self, uid, opened: looked.append(uid))

@@ -9,8 +9,8 @@ import pytest
 
 from scheduler.api_objects import PersistentVolume, PersistentVolumeClaim
 from scheduler.core.volumes.plan import ObjectVersion, Provisioning, StaticBinding, VolumePlan
-from scheduler.kube.binding import Again
 from scheduler.kube.client import KubeClient
+from scheduler.kube.steps import Again
 from scheduler.kube.volume_writes import NotWritten, VolumeOutcome, VolumeRequest, VolumeWrites, Written
 from tests.unit.kube.api_server import ApiServer
 
@@ -46,7 +46,7 @@ def objects(api: ApiServer) -> None:
 
 
 async def carry_out(client: KubeClient, plan: VolumePlan, *, steps: int = 30) -> VolumeOutcome:
-    writes = VolumeWrites(VolumeRequest("uid", plan), rng=random.Random(1))
+    writes = VolumeWrites(VolumeRequest("default", "pod", "uid", plan), rng=random.Random(1))
     for _ in range(steps):
         result = await writes.step(client)
         if not isinstance(result, Again):
@@ -195,13 +195,13 @@ async def test_a_refusal_ends_it(status: int, reason: str, api: ApiServer, clien
 
 async def test_too_many_requests_is_a_pause(api: ApiServer, client: KubeClient) -> None:
     api.fault("PATCH", status=429, headers={"Retry-After": "3"})
-    writes = VolumeWrites(VolumeRequest("uid", binding(api)), rng=random.Random(1))
+    writes = VolumeWrites(VolumeRequest("default", "pod", "uid", binding(api)), rng=random.Random(1))
     assert await writes.step(client) == Again(pause_s=3.0)
     assert isinstance(await writes.step(client), Written)
 
 
 async def test_no_connection_is_a_pause_however_long(api: ApiServer, client: KubeClient) -> None:
-    writes = VolumeWrites(VolumeRequest("uid", binding(api)), rng=random.Random(1))
+    writes = VolumeWrites(VolumeRequest("default", "pod", "uid", binding(api)), rng=random.Random(1))
     await api.stop()
     for _ in range(20):
         assert await writes.step(client) == Again(pause_s=0.5)

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from scheduler.kube.binding import BindOutcome, Bound, Gone, Refused
 from scheduler.kube.client import KubeClient
-from scheduler.kube.payloads import BindRequest, ConditionPatch, PodEvent
+from scheduler.kube.deletion import Deleted, DeletionOutcome
+from scheduler.kube.payloads import BindRequest, Condition, DeleteRequest, PodEvent, StatusPatch
 from scheduler.kube.writer import Writer, WriterLimits
 from tests.unit.kube.api_server import ApiServer
 from tests.unit.kube.conftest import Until
@@ -20,12 +22,14 @@ class Writing:
     def __init__(self, client: KubeClient, limits: WriterLimits) -> None:
         self.leading = True
         self.outcomes: dict[str, BindOutcome] = {}
+        self.deletions: dict[str, DeletionOutcome] = {}
         self.drops: list[tuple[str, str]] = []
         self.retries: list[str] = []
         self.writer = Writer(
             client,
             on_bound=self._on_bound,
-            may_bind=lambda: self.leading,
+            on_deleted=self._on_deleted,
+            leads=lambda: self.leading,
             limits=limits,
             on_drop=lambda work, why: self.drops.append((work, why)),
             on_retry=self.retries.append,
@@ -36,6 +40,10 @@ class Writing:
     def _on_bound(self, uid: str, outcome: BindOutcome) -> None:
         assert uid not in self.outcomes
         self.outcomes[uid] = outcome
+
+    def _on_deleted(self, uid: str, outcome: DeletionOutcome) -> None:
+        assert uid not in self.deletions
+        self.deletions[uid] = outcome
 
     async def stop(self) -> None:
         self.task.cancel()
@@ -62,8 +70,9 @@ def bind(name: str, node: str = "n1") -> BindRequest:
     return BindRequest("default", name, f"uid-{name}", node)
 
 
-def patch(name: str, message: str = "0/1 nodes") -> ConditionPatch:
-    return ConditionPatch("default", name, f"uid-{name}", "Unschedulable", message, 1, True)
+def patch(name: str, message: str = "0/1 nodes") -> StatusPatch:
+    condition = Condition("PodScheduled", "False", "Unschedulable", message, 1, transitioned=True)
+    return StatusPatch("default", name, f"uid-{name}", condition)
 
 
 def event(name: str, note: str = "note") -> PodEvent:
@@ -87,9 +96,9 @@ async def test_all_kinds_of_work_are_done(api: ApiServer, start: Start, until: U
     add(api, "a", "b")
     w = start()
     w.writer.bind(bind("a"))
-    w.writer.patch_condition(patch("b"))
+    w.writer.patch_status(patch("b"))
     w.writer.post_event(event("a"))
-    assert w.writer.pending() == {"bind": 1, "volumes": 0, "status": 1, "event": 1}
+    assert w.writer.pending() == {"bind": 1, "volumes": 0, "delete": 0, "status": 1, "event": 1}
     await until(lambda: idle(w))
     assert w.outcomes == {"uid-a": Bound("n1")}
     assert messages(api) == ["0/1 nodes"]
@@ -118,7 +127,7 @@ async def test_binds_then_patches_then_events(api: ApiServer, start: Start, unti
     for name in ("a", "b"):
         w.writer.post_event(event(name))
     for name in ("c", "d"):
-        w.writer.patch_condition(patch(name))
+        w.writer.patch_status(patch(name))
     for name in ("a", "b"):
         w.writer.bind(bind(name))
     await until(lambda: idle(w))
@@ -208,7 +217,7 @@ async def test_nothing_is_lost_while_the_server_is_away(api: ApiServer, start: S
     for name in names:
         w.writer.bind(bind(name))
         w.writer.post_event(event(name))
-    w.writer.patch_condition(patch("q"))
+    w.writer.patch_status(patch("q"))
     await asyncio.sleep(1.2)
     assert w.outcomes == {}
     assert len(w.retries) <= 100  # twice a second each at most, no busy loop
@@ -267,7 +276,7 @@ async def test_nothing_is_bound_without_the_lease(api: ApiServer, start: Start, 
 async def test_one_bind_for_a_pod_at_a_time(api: ApiServer, start: Start) -> None:
     w = start()
     w.writer.bind(bind("a"))
-    with pytest.raises(ValueError, match="default/a"):
+    with pytest.raises(ValueError, match="default/pods/a"):
         w.writer.bind(bind("a", "n2"))
 
 
@@ -286,11 +295,11 @@ async def test_only_the_newest_patch_of_a_pod_is_sent(api: ApiServer, start: Sta
     add(api, "a", "b")
     api.fault("PATCH", delay_s=0.05)
     w = start()
-    w.writer.patch_condition(patch("a", "one"))
+    w.writer.patch_status(patch("a", "one"))
     await until(lambda: api.requests)
-    w.writer.patch_condition(patch("a", "two"))
-    w.writer.patch_condition(patch("a", "three"))
-    w.writer.patch_condition(patch("b", "other"))
+    w.writer.patch_status(patch("a", "two"))
+    w.writer.patch_status(patch("a", "three"))
+    w.writer.patch_status(patch("b", "other"))
     await until(lambda: idle(w))
     assert sorted(messages(api)) == ["one", "other", "three"]
     assert [message for message in messages(api) if message != "other"] == ["one", "three"]
@@ -302,9 +311,9 @@ async def test_a_newer_patch_replaces_one_that_is_to_be_retried(
     add(api, "a")
     api.fault("PATCH", status=500)
     w = start()
-    w.writer.patch_condition(patch("a", "old"))
+    w.writer.patch_status(patch("a", "old"))
     await until(lambda: w.retries)
-    w.writer.patch_condition(patch("a", "new"))
+    w.writer.patch_status(patch("a", "new"))
     await until(lambda: idle(w))
     await asyncio.sleep(1.1)
     assert messages(api) == ["new"]
@@ -316,9 +325,9 @@ async def test_a_bind_drops_the_waiting_patch_of_its_pod(api: ApiServer, start: 
     w = start(in_flight=1)
     w.writer.post_event(event("hold"))
     await until(lambda: api.requests)
-    w.writer.patch_condition(patch("a"))
+    w.writer.patch_status(patch("a"))
     w.writer.bind(bind("a"))
-    w.writer.patch_condition(patch("a"))  # and a later one is not wanted either
+    w.writer.patch_status(patch("a"))  # and a later one is not wanted either
     await until(lambda: idle(w))
     assert w.outcomes == {"uid-a": Bound("n1")}
     assert api.patches == []
@@ -328,7 +337,7 @@ async def test_a_bind_waits_for_the_patch_under_way(api: ApiServer, start: Start
     add(api, "a")
     api.fault("PATCH", delay_s=0.1)
     w = start()
-    w.writer.patch_condition(patch("a"))
+    w.writer.patch_status(patch("a"))
     await until(lambda: api.requests)
     w.writer.bind(bind("a"))
     await until(lambda: w.outcomes)
@@ -359,7 +368,7 @@ async def test_what_becomes_of_a_patch(
     add(api, "a")
     api.fault("PATCH", **fault)
     w = start()
-    w.writer.patch_condition(patch("a"))
+    w.writer.patch_status(patch("a"))
     await until(lambda: idle(w))
     assert (api.count("PATCH"), w.drops) == (sent, drops)
     assert len(api.patches) == (0 if drops else 1)
@@ -437,8 +446,8 @@ async def test_full_queues_shed_their_end(api: ApiServer, start: Start, until: U
     await until(lambda: api.requests)
     for i in range(5):
         w.writer.post_event(event(f"p{i}"))
-        w.writer.patch_condition(patch(f"p{i}"))
-    w.writer.patch_condition(patch("p0", "newer"))  # takes a place that it has
+        w.writer.patch_status(patch(f"p{i}"))
+    w.writer.patch_status(patch("p0", "newer"))  # takes a place that it has
     w.writer.bind(bind("p5"))
     assert sorted(w.drops) == [("event", "queue_full")] * 3 + [("status", "queue_full")] * 2
     await until(lambda: idle(w))
@@ -458,7 +467,7 @@ async def test_drain_settles_what_is_under_way(api: ApiServer, start: Start, unt
     await until(lambda: api.count("pods/sent"))
     w.writer.bind(bind("queued"))
     w.writer.post_event(event("sent"))
-    w.writer.patch_condition(patch("x"))
+    w.writer.patch_status(patch("x"))
     drained = await w.writer.drain(5.0)
     assert w.outcomes == {"uid-sent": Bound("n1"), "uid-lost": Bound("n1")}
     assert [request.name for request in drained.unsent] == ["queued"]
@@ -508,3 +517,219 @@ async def test_what_the_callback_raises_is_not_swallowed(api: ApiServer, client:
         async with asyncio.timeout(5):
             await writer.run()
     assert caught.group_contains(ZeroDivisionError)
+
+
+# Deletions.
+
+
+def deletion(name: str) -> DeleteRequest:
+    condition = Condition("DisruptionTarget", "True", "PreemptionByScheduler", "why", 1, transitioned=True)
+    why = StatusPatch("default", name, f"uid-{name}", condition)
+    return DeleteRequest("default", name, f"uid-{name}", why)
+
+
+async def test_victims_are_deleted(api: ApiServer, start: Start, until: Until) -> None:
+    names = [f"p{i}" for i in range(50)]
+    add(api, *names)
+    api.fault("DELETE", drop=True, execute=True, times=5)
+    w = start(in_flight=8)
+    for name in names:
+        w.writer.delete(deletion(name))
+    w.writer.delete(deletion("missing"))
+    await until(lambda: idle(w))
+    assert api.pods == {}
+    assert w.deletions.pop("uid-missing") == Gone()
+    assert set(w.deletions.values()) == {Deleted()}
+    assert len(w.deletions) == 50
+    assert set(w.retries) == {"delete"}
+
+
+async def test_deletions_go_after_binds_and_before_patches(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    add(api, "a", "b", "c")
+    api.fault("GET|POST|PATCH|DELETE", delay_s=0.05)  # holds the only worker while the rest queues up
+    w = start(in_flight=1)
+    w.writer.post_event(event("first"))
+    await until(lambda: api.requests)
+    w.writer.patch_status(patch("c"))
+    w.writer.delete(deletion("b"))
+    w.writer.bind(bind("a"))
+    await until(lambda: idle(w))
+    kinds = [line.removeprefix("POST ").rsplit("/", 1)[1] for line in api.requests]
+    assert kinds == ["events", "binding", "status", "b", "status"]
+
+
+async def test_nothing_is_deleted_without_the_lease(api: ApiServer, start: Start, until: Until) -> None:
+    add(api, "a", "b")
+
+    def lose_the_lease(line: str) -> None:
+        w.leading = False
+
+    api.executed = lose_the_lease
+    w = start(in_flight=1)
+    w.writer.delete(deletion("a"))
+    await until(lambda: api.requests)
+    await asyncio.sleep(0.05)
+    # Between the condition and the deletion, too.
+    assert [line.split(" ")[0] for line in api.requests] == ["PATCH"]
+    assert len(api.pods) == 2
+    w.leading = True
+    api.executed = lambda line: None
+    await until(lambda: idle(w))
+    assert w.deletions == {"uid-a": Deleted()}
+
+
+async def test_only_an_unsent_deletion_can_be_taken_back(api: ApiServer, start: Start, until: Until) -> None:
+    add(api, "a", "b")
+    api.fault("pods/a/status", delay_s=0.1)
+    w = start(in_flight=1)
+    w.writer.delete(deletion("a"))
+    w.writer.delete(deletion("b"))
+    await until(lambda: api.requests)
+    assert not w.writer.cancel_unsent("uid-a")
+    assert w.writer.cancel_unsent("uid-b")
+    assert not w.writer.cancel_unsent("uid-b")
+    await until(lambda: idle(w))
+    assert w.deletions == {"uid-a": Deleted()}
+    assert list(api.pods) == [("default", "b")]
+
+
+async def test_only_an_unsent_bind_can_be_taken_back(api: ApiServer, start: Start, until: Until) -> None:
+    add(api, "sent", "queued", "lost")
+    api.fault("pods/sent", delay_s=0.2)
+    api.fault("pods/lost/binding", drop=True, execute=True)
+    w = start(in_flight=2)
+    w.writer.bind(bind("sent"))
+    w.writer.bind(bind("lost"))
+    await until(lambda: w.retries)
+    assert not w.writer.cancel_unsent("uid-lost")  # nobody knows yet whether it was executed
+    assert not w.writer.cancel_unsent("uid-sent")
+    w.writer.bind(bind("queued"))
+    assert w.writer.cancel_unsent("uid-queued")
+    await until(lambda: idle(w))
+    assert w.outcomes == {"uid-sent": Bound("n1"), "uid-lost": Bound("n1")}
+
+
+async def test_drain_finishes_deletions_that_have_begun(api: ApiServer, start: Start, until: Until) -> None:
+    add(api, "begun", "queued", "late")
+    api.fault("pods/begun/status", delay_s=0.1)
+    w = start(in_flight=1)
+    w.writer.delete(deletion("begun"))
+    w.writer.delete(deletion("queued"))
+    await until(lambda: api.requests)
+    await w.writer.drain(5.0)
+    w.writer.delete(deletion("late"))
+    assert w.deletions == {"uid-begun": Deleted()}
+    assert [name for _, name in api.pods] == ["queued", "late"]
+    assert idle(w)
+
+
+# Nominations.
+
+
+def nomination(api: ApiServer, name: str, node: str = "n1") -> StatusPatch:
+    version = api.pods["default", name]["metadata"]["resourceVersion"]
+    return structs.replace(patch(name), nominated_node=node, resource_version=version)
+
+
+def nominated(api: ApiServer, name: str) -> str | None:
+    node: str | None = api.pods["default", name]["status"].get("nominatedNodeName")
+    return node
+
+
+async def test_a_nomination_and_its_condition_are_one_patch(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    add(api, "a")
+    w = start()
+    then: list[str] = []
+    w.writer.patch_status(nomination(api, "a"), lambda: then.append("written"))
+    assert then == []
+    await until(lambda: then)
+    assert nominated(api, "a") == "n1"
+    assert messages(api) == ["0/1 nodes"]
+    w.writer.patch_status(StatusPatch("default", "a", "uid-a", nominated_node=""))
+    await until(lambda: idle(w))
+    assert nominated(api, "a") is None
+    assert len(api.patches) == 2
+
+
+async def test_a_nomination_of_an_older_version_is_renewed(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    add(api, "a")
+    patch_ = nomination(api, "a")
+    api.modify_pod("a")
+    w = start()
+    w.writer.patch_status(patch_)
+    await until(lambda: idle(w))
+    assert nominated(api, "a") == "n1"
+    assert (api.count("PATCH"), api.count("GET"), w.drops) == (2, 1, [])
+
+
+@pytest.mark.parametrize("execute", [True, False])
+async def test_a_nomination_whose_answer_is_lost(
+    api: ApiServer, start: Start, until: Until, execute: bool
+) -> None:
+    add(api, "a")
+    api.fault("PATCH", drop=True, execute=execute)
+    w = start()
+    w.writer.patch_status(nomination(api, "a"))
+    await until(lambda: idle(w))
+    assert nominated(api, "a") == "n1"
+
+
+async def test_a_late_nomination_does_not_outlive_the_bind(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    """As when an answer is lost: the pod is bound by the time it is tried again, or comes to execution."""
+    add(api, "a")
+    w = start()
+    stale = nomination(api, "a")
+    w.writer.bind(bind("a"))
+    await until(lambda: idle(w))
+    w.writer.patch_status(stale)
+    await until(lambda: idle(w))
+    assert nominated(api, "a") is None
+    assert (api.count("PATCH"), api.count("GET"), api.patches) == (1, 1, [])
+
+
+async def test_what_is_to_follow_a_patch_follows_in_any_case(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    add(api, "refused", "full", "bound", "newer")
+    api.fault("pods/refused", status=422, times=9)
+    api.fault("events", delay_s=0.05)
+    w = start(in_flight=1, queued_patches=3)
+    w.writer.post_event(event("hold"))
+    await until(lambda: api.requests)
+    then: list[str] = []
+    w.writer.patch_status(patch("refused"), lambda: then.append("refused"))
+    w.writer.patch_status(patch("bound"), lambda: then.append("bound"))
+    w.writer.patch_status(nomination(api, "newer"), lambda: then.append("old"))
+    w.writer.patch_status(patch("newer", "newer"), lambda: then.append("new"))
+    w.writer.patch_status(patch("full"), lambda: then.append("full"))
+    assert then == ["full"]
+    w.writer.bind(bind("bound"))
+    assert then == ["full", "bound"]
+    w.writer.patch_status(patch("bound"), lambda: then.append("too late"))
+    assert then == ["full", "bound", "too late"]
+    await until(lambda: idle(w))
+    assert then[3:] == ["refused", "old", "new"]
+    assert nominated(api, "newer") == "n1"  # what the newer patch was silent about is not lost
+    assert messages(api) == ["newer"]
+
+
+async def test_a_newer_patch_inherits_from_one_that_failed(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    add(api, "a")
+    api.fault("PATCH", status=500, delay_s=0.05)
+    w = start()
+    then: list[str] = []
+    w.writer.patch_status(nomination(api, "a"), lambda: then.append("old"))
+    await until(lambda: api.requests)
+    w.writer.patch_status(patch("a", "newer"), lambda: then.append("new"))
+    await until(lambda: idle(w))
+    assert (nominated(api, "a"), messages(api), then) == ("n1", ["newer"], ["old", "new"])

@@ -29,7 +29,7 @@ class Writing:
             client,
             on_bound=lambda uid, outcome: None,
             on_volumes=self._on_volumes,
-            may_bind=lambda: self.leading,
+            leads=lambda: self.leading,
             limits=WriterLimits(qps=100_000.0, burst=1000, in_flight=in_flight),
             on_retry=self.retries.append,
             rng=random.Random(1),
@@ -63,7 +63,7 @@ def provision(api: ApiServer, *names: str) -> VolumeRequest:
     claims = [api.add_claim(name)["metadata"] for name in names]
     versions = [ObjectVersion(c["name"], c["uid"], c["resourceVersion"], c["namespace"]) for c in claims]
     plan = VolumePlan("n", provisions=tuple(map(Provisioning, versions)))
-    return VolumeRequest(f"uid-of-{names[0]}", plan)
+    return VolumeRequest("default", names[0], f"uid-of-{names[0]}", plan)
 
 
 async def test_every_plan_gets_one_outcome(api: ApiServer, start: Start, until: Until) -> None:

@@ -7,7 +7,8 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from scheduler.core.engine import Decision, Engine
+from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.preemption import Preemption
 from scheduler.observe.metrics import Metrics
 from tests.builders import Clock, make_engine, make_node, make_pod
 
@@ -20,6 +21,8 @@ KUBE_SCHEDULERS: dict[str, tuple[str, set[str]]] = {
     "scheduler_pod_scheduling_attempts": ("histogram", set()),
     "scheduler_pod_scheduling_sli_duration_seconds": ("histogram", {"attempts"}),
     "scheduler_unschedulable_pods": ("gauge", {"plugin", "profile"}),
+    "scheduler_preemption_attempts_total": ("counter", set()),
+    "scheduler_preemption_victims": ("histogram", set()),
     "scheduler_cache_size": ("gauge", {"type"}),
     "rest_client_requests_total": ("counter", {"code", "method"}),
     "rest_client_request_duration_seconds": ("histogram", {"verb"}),
@@ -146,3 +149,36 @@ def test_two_schedulers_in_one_process_have_their_own() -> None:
     labels = {"resource": "pods"}
     assert one.registry.get_sample_value("wholepod_unreadable_objects_total", labels) == 1
     assert other.registry.get_sample_value("wholepod_unreadable_objects_total", labels) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "victims", "attempts"),
+    [
+        ("0/1 nodes are available: 1 Insufficient memory.", 0, 0),
+        (
+            "0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: "
+            "1 No preemption victims found for incoming pod.",
+            0,
+            1,
+        ),
+        ("0/1 nodes are available: 1 Insufficient memory.", 3, 1),
+    ],
+)
+def test_preemption(message: str, victims: int, attempts: int) -> None:
+    busy = Busy()
+    before = busy.value("scheduler_preemption_attempts_total") or 0.0
+    preemption = Preemption("n", tuple(make_pod(f"v{i}").info() for i in range(victims)), 0)
+    decision = Decision(
+        make_pod().info(),
+        Verdict.UNSCHEDULABLE,
+        None,
+        message,
+        attempts=1,
+        waited_s=0.0,
+        preemption=preemption if victims else None,
+    )
+    busy.metrics.decided(decision, 0.001)
+    assert busy.value("scheduler_preemption_attempts_total") == before + attempts
+    assert busy.value("scheduler_preemption_victims_sum") == victims
+    buckets = [busy.value("scheduler_preemption_victims_bucket", le=le) for le in ("2.0", "4.0", "64.0")]
+    assert buckets == ([0, 1, 1] if victims else [0, 0, 0])

@@ -60,13 +60,6 @@ def test_arguments_of_affinity_that_make_no_sense(args: dict[str, Any]) -> None:
         InterPodAffinity(args)
 
 
-def test_spreading_by_default_is_refused_until_it_is_built() -> None:
-    PodTopologySpread({"defaultingType": "List", "defaultConstraints": []})
-    for args in ({"defaultingType": "System"}, {"defaultConstraints": [{"maxSkew": 1}]}):
-        with pytest.raises(ValueError, match="not supported yet"):
-            PodTopologySpread(args)
-
-
 @pytest.mark.parametrize("preset", ["kube", "memory-fit"])
 def test_soft_rules_decide_where_nothing_else_does(preset: str) -> None:
     state = state_of(*NODES, pods=(make_pod("x").labels(app="x").req(memory="1Gi").on("b1"),))
