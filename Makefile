@@ -13,9 +13,12 @@ RUN = $(UV) run --frozen
 # Passed on to the program that a target runs: make test ARGS="-k cluster"
 ARGS =
 
+# Kubernetes' minors before the one that we follow, of which tests/cluster/programs pins a patch.
+OLDER_MINORS = $(patsubst tests/cluster/programs/kubernetes-%,%,$(sort $(wildcard tests/cluster/programs/kubernetes-*)))
+
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: environment
 environment:
@@ -34,6 +37,17 @@ demo: environment ## See Wholepod solve the A + B problem on a real API server
 test: environment ## Run all tests
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) pytest $(ARGS)
+
+.PHONY: test-minors
+test-minors: environment ## Run the integration tests against the API servers of older Kubernetes minors
+	@for minor in $(OLDER_MINORS); do \
+		echo "Kubernetes $$minor"; export WHOLEPOD_KUBERNETES=$$minor; \
+		$(RUN) python -m tests.cluster programs && $(RUN) pytest tests/integration $(ARGS) || exit 1; \
+	done
+
+.PHONY: e2e-upstream
+e2e-upstream: environment ## Run Kubernetes' own end-to-end tests of scheduling, with Wholepod as the scheduler
+	@$(RUN) python -m tests.e2e.upstream $(ARGS)
 
 .PHONY: lint
 lint: environment ## Run the linters: ruff, mypy, import-linter
