@@ -352,6 +352,7 @@ class Engine:
         change = self.state.confirm(info)
         self._note(node, change)
         if node != info.node_name:
+            self._restore_objects(info.uid)
             self._note(info.node_name, change)
 
     def _upsert_waiting(self, info: PodInfo) -> None:

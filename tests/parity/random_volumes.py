@@ -476,7 +476,7 @@ def _troubled(storage: _Storage, pod: Json, name: str) -> Json:
                 storage, namespace, claim, owner=owner, annotations=BOUND, phase="Bound", volumeName="pv-gone"
             )
         return EPHEMERAL
-    fields: Json = {
+    states: dict[str, Json | None] = {
         "missing": None,
         "lost": {"phase": "Lost", "volumeName": "pv-gone", "annotations": BOUND},
         "deleted": {"deleted": True, "storageClassName": "dynamic", **request},
@@ -486,7 +486,8 @@ def _troubled(storage: _Storage, pod: Json, name: str) -> Json:
         "no class": {**request},
         "unknown class": {"storageClassName": "nowhere", **request},
         "old class": {"annotations": {CLASS_ANNOTATION: "static"}, "storageClassName": "now", **request},
-    }[kind]
+    }
+    fields = states[kind]
     if fields is not None:
         _add_claim(storage, namespace, name, **fields)
     return {"persistentVolumeClaim": {"claimName": name}}

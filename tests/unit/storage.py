@@ -122,7 +122,8 @@ def csi_driver(name: str, **spec: Any) -> CSIDriver:
 def storage_pool(name: str, capacity: str | None, *, zone: str = "", **fields: Any) -> CSIStorageCapacity:
     """Of class `wait`, for the nodes of a zone or, without one, for all."""
     topology = {"matchLabels": {ZONE: zone}} if zone else {}
-    manifest = {"metadata": {"name": name, "namespace": "kube-system"}, "storageClassName": "wait"}
+    metadata = {"name": name, "namespace": "kube-system"}
+    manifest: Manifest = {"metadata": metadata, "storageClassName": "wait"}
     manifest |= {"nodeTopology": topology, "capacity": capacity, **fields}
     return msgspec.convert(manifest, CSIStorageCapacity)
 

@@ -248,8 +248,7 @@ def test_nothing_is_to_be_done_for_bound_claims() -> None:
     ],
 )
 def test_what_is_written_to_a_volume(reference: dict[str, Any] | None, expected: tuple[bool, bool]) -> None:
-    fields = {} if reference is None else {"claimRef": reference}
-    nodes = view_of(claim("c"), storage_class(), volume("v", **fields))
+    nodes = view_of(claim("c"), storage_class(), volume("v", claimRef=reference))
     found = plan(with_claims("p", "c"), nodes)
     assert found is not None
     [binding] = found.bindings
@@ -263,7 +262,8 @@ def test_what_is_written_to_a_volume(reference: dict[str, Any] | None, expected:
 def scores(pod: PodBuilder, *items: Any, **args: Any) -> list[int]:
     nodes = view_of(*items, nodes=zoned(a="a", b="b", c=""))
     plugin = VolumeBinding(args)
-    return plugin.rank(pod.info(), nodes, np.ones(3, np.bool_)).normalized.tolist()
+    found: list[int] = plugin.rank(pod.info(), nodes, np.ones(3, np.bool_)).normalized.tolist()
+    return found
 
 
 def test_the_emptier_the_volume_the_better() -> None:
