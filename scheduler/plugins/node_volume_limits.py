@@ -10,8 +10,8 @@ Drivers may ask that pods with their volumes go only where they have registered
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable
+from functools import cached_property
 
 import numpy as np
 
@@ -56,10 +56,10 @@ class NodeVolumeLimits(FilterPlugin):
         | Wake.VOLUME_ATTACHMENT
     )
 
-    def __init__(self, args: Mapping[str, Any] | None = None) -> None:
-        super().__init__(args)
-        self._drivers: dict[str, int] = {}
-        """Drivers that were missed somewhere are numbered, each once and for all: a reason is a bit."""
+    @cached_property
+    def _drivers(self) -> dict[str, int]:
+        """Drivers that were missed somewhere, numbered once and for all: a reason is a bit."""
+        return {}
 
     def context(self, pod: PodInfo, nodes: NodeView) -> tuple[Hashable, ...]:
         volumes = pod.volumes
