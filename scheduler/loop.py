@@ -150,6 +150,7 @@ class SchedulingLoop:
             self._send(bind)
         else:
             self._preparing[info.uid] = bind
+            self._reports.expected(decision, bind.node)
             metadata = info.pod.metadata
             self._volumes.bind(VolumeRequest(metadata.namespace, metadata.name, info.uid, decision.volumes))
 
@@ -293,6 +294,7 @@ class SchedulingLoop:
     def _recall_bind(self, uid: str) -> bool:
         """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
         if uid in self._preparing:
+            self._reports.displaced(self._preparing[uid].decision.pod)
             self._drop_bind(uid)
         elif uid in self._binds and self._writer.cancel_unsent(uid):
             del self._binds[uid]

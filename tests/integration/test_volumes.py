@@ -280,6 +280,9 @@ def test_a_pod_that_waits_holds_its_room_and_hinders_nobody(storage: Storage, sh
     with Provisioner(storage, paused=True) as provisioner:
         storage.consumer("waits", "data", memory="3Gi")
         assert storage.wait_selected("data") == "node"
+        # An autoscaler can read where it will be.
+        expected = storage.wait_pod("waits", lambda pod: pod["status"].get("nominatedNodeName"), "nominated")
+        assert expected == "node"
         storage.pod("big", "3Gi")
         assert "1 Insufficient memory" in storage.wait_unschedulable("big")
         storage.pod("small", "1Gi")
@@ -288,6 +291,9 @@ def test_a_pod_that_waits_holds_its_room_and_hinders_nobody(storage: Storage, sh
         assert storage.node_of("waits") == ""
         provisioner.resume()
         storage.wait_bound("waits")
+    storage.remove("small")
+    storage.pod("rest", "1Gi")
+    storage.wait_bound("rest")
 
 
 def test_a_pod_that_is_deleted_while_it_waits_gives_its_room_back(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from scheduler.api import Pod
+from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
 from scheduler.kube.binding import Bound, BoundElsewhere, Gone, Refused
@@ -54,6 +55,11 @@ class Running:
     def add(self, *pods: PodBuilder) -> None:
         for pod in pods:
             self.pods.upsert(pod.obj())
+
+    def see(self, *items: ClusterObject) -> None:
+        """What else is watched."""
+        for item in items:
+            self.loop.upsert_object(item)
 
     @property
     def bound_to(self) -> dict[str, str]:
