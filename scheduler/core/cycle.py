@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.filter_answers import PASSES, FilterAnswers
-from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
+from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows, Stamp, narrow
 from scheduler.core.plugin import FilterPlugin, PreFilterResult, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
@@ -27,6 +27,7 @@ from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
 from scheduler.core.recent import Recent
 from scheduler.core.remote import CONTEXTS_KEPT, Context, RemoteAnswers, RemotePlugins
 from scheduler.core.row_memo import RowAnswer, RowMemo
+from scheduler.core.volumes.plan import VolumePlan
 
 NO_NODES = "no nodes available to schedule pods"
 """ErrNoNodesAvailable (pkg/scheduler/schedule_one.go)."""
@@ -114,10 +115,11 @@ class Cycle:
             return Placement(None, NO_NODES)
         key = self.read_key(pod) if key is None else key
         answers = self._answers(pod, key)
-        prefilter = answers.prefilter.result
+        prefiltered = self._prefiltered(pod, answers)
+        prefilter = prefiltered.result
         if prefilter.rejection is not None:
             message = f"0/{n} nodes are available: {prefilter.rejection}."
-            return Placement(None, message, answers.prefilter.rejected_by)
+            return Placement(None, message, prefiltered.rejected_by)
         remote = self.remote.answers(pod, answers.remote)
         totals = answers.total
         if remote.filters is not None:
@@ -128,7 +130,7 @@ class Cycle:
             totals = totals[candidates]
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
-            return self._failure(pod, answers, remote, candidates)
+            return self._failure(pod, answers, remote, prefiltered.rejected_by, candidates)
         preferences = self._preferences.of(pod, key)
         if preferences or remote.scores or not (answers.alone or answers.sums):
             rows = np.flatnonzero(totals != _INFEASIBLE)
@@ -144,7 +146,7 @@ class Cycle:
 
     def rejected_by(self, pod: PodInfo, rows: NDArray[np.intp]) -> frozenset[str] | None:
         """Who rejects the pod on these rows, the first plugin of each; None when one of them fits."""
-        prefilter = run_prefilters(self.profile, pod)
+        prefilter = run_prefilters(self.profile, pod, self._nodes.view())
         if prefilter.result.rejection is not None:
             return prefilter.rejected_by
         rejected_by = set(prefilter.rejected_by)
@@ -168,6 +170,10 @@ class Cycle:
                 left &= ~rejecting
         return None if left.any() else frozenset(rejected_by)
 
+    def plan(self, pod: PodInfo, node: str) -> VolumePlan | None:
+        """What has to be written before the pod can be bound to the node, on which it fits."""
+        return self.remote.plan(pod, self._nodes.row_of[node])
+
     def explain(self, pod: PodInfo) -> tuple[list[FilterAnswers], dict[str, Scores]]:
         """(answers of the groups of filters, raw scores int64[n] by plugin), for tools that show them.
         Plugins that have nothing to say of the pod are left out, and so are the scores of those that
@@ -179,6 +185,12 @@ class Cycle:
         return _groups(answers, remote), raw | self._preferences.raw(pod, key)
 
     # ---- internals
+
+    def _prefiltered(self, pod: PodInfo, answers: _Answers) -> PreFilterAnswer:
+        """The kind's answer, unless what concerns this very pod may change it."""
+        if not self.remote.may_refuse(pod):
+            return answers.prefilter
+        return run_prefilters(self.profile, pod, self._nodes.view())
 
     def _rows_named(self, names: Iterable[str]) -> NDArray[np.intp]:
         """Rows of those of the nodes that exist."""
@@ -297,6 +309,7 @@ class Cycle:
         pod: PodInfo,
         answers: _Answers,
         remote: RemoteAnswers,
+        narrowed_by: frozenset[str],
         candidates: NDArray[np.intp] | None,
     ) -> Placement:
         """FitError.Error() (pkg/scheduler/framework/types.go), kept until the table changes."""
@@ -305,7 +318,7 @@ class Cycle:
         if kept is not None and kept[0] == stamp:
             return kept[1]
         counts: Counter[str] = Counter()
-        rejected_by = set(answers.prefilter.rejected_by)
+        rejected_by = set(narrowed_by)
         rows = np.arange(n) if candidates is None else candidates
         groups = _groups(answers, remote)
         first = np.minimum.reduce([group.first[rows] for group in groups])
@@ -318,7 +331,7 @@ class Cycle:
                 for k, text in enumerate(plugin.reasons(pod)):
                     counts[text] += int(np.count_nonzero(bits & np.uint64(1 << k)))
         if candidates is not None:
-            plugins = " ".join(sorted(answers.prefilter.rejected_by))
+            plugins = " ".join(sorted(narrowed_by))
             counts[f"node(s) didn't satisfy plugin(s) [{plugins}]"] += n - len(candidates)
         texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
         message = f"0/{n} nodes are available: {', '.join(texts)}."
@@ -329,13 +342,15 @@ class Cycle:
         return placement
 
 
-def run_prefilters(profile: Profile, pod: PodInfo) -> PreFilterAnswer:
+def run_prefilters(profile: Profile, pod: PodInfo, nodes: NodeView | None = None) -> PreFilterAnswer:
     """All plugins' PreFilter answers merged, as RunPreFilterPlugins does
-    (pkg/scheduler/framework/runtime/framework.go)."""
+    (pkg/scheduler/framework/runtime/framework.go); without `nodes`, what holds for all pods of a kind."""
     names: frozenset[str] | None = None
     limiting: list[str] = []
     for plugin in profile.filters:
         result = plugin.prefilter(pod)
+        if nodes is not None and (text := plugin.refuses(pod, nodes)) is not None:
+            result = PreFilterResult(rejection=text)
         if result.rejection is not None:
             return PreFilterAnswer(result, frozenset([plugin.name]))
         if result.node_names is None:

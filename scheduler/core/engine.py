@@ -23,13 +23,15 @@ from scheduler.api import Namespace, Node, Pod
 from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.mix import ShapeMix
-from scheduler.core.objects import WAKES, K
-from scheduler.core.plugin import Wake
+from scheduler.core.objects import WAKES, K, ObjectChanges
+from scheduler.core.plugin import ObjectChange, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preemption import Preemption
 from scheduler.core.profile import Key, Profile
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
+from scheduler.core.volumes.assume import assume_plan
+from scheduler.core.volumes.plan import VolumePlan
 from scheduler.quantity import QuantityError
 
 WAKE_SHARE = 4
@@ -63,6 +65,8 @@ class Decision:
     `preemption_failed` says what came of it."""
     nominated_node: str | None = None
     """What `status.nominatedNodeName` is to become; None: as it is, empty: cleared."""
+    volumes: VolumePlan | None = None
+    """What has to be written, and come true, before the bind may be sent."""
 
 
 class Engine:
@@ -76,6 +80,7 @@ class Engine:
         self.mix = ShapeMix()
         self.state = ClusterState(self.mix.frozen)
         self.cycles: dict[str, Cycle] = {p.scheduler_name: Cycle(p, self.state.nodes) for p in profiles}
+        self._filters = {p.scheduler_name: {f.name: f for f in p.filters} for p in profiles}
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
@@ -91,6 +96,8 @@ class Engine:
         self._changes = Wake.NOTHING
         """The same for the wake check under way, and the kinds it has yet to look at."""
         self._to_check: list[Kind] = []
+        self._objects_happened, self._objects_changed = ObjectChanges(), ObjectChanges()
+        """Of objects beside nodes and pods: what has happened since, and in the check under way."""
         self._awaited = Wake.NOTHING
         """What the plugins that rejected sleeping pods wait for; maybe more, never less."""
         self._awaited_by_unchecked = Wake.NOTHING
@@ -120,6 +127,7 @@ class Engine:
     def remove_pod(self, uid: str) -> None:
         """Deleted or finished."""
         self.queue.remove(uid)
+        self._restore_objects(uid)
         placed = self.state.remove_pod(uid)
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
@@ -139,12 +147,14 @@ class Engine:
 
     def upsert_object(self, item: ClusterObject) -> None:
         """Added or modified."""
-        if self.state.nodes.cluster.upsert(item):
-            self._note_object(type(item))
+        metadata, cluster = item.metadata, self.state.nodes.cluster
+        before = cluster.get(type(item), metadata.name, metadata.namespace)
+        if cluster.upsert(item):
+            self._note_object(type(item), ObjectChange(before, item))
 
     def remove_object(self, item: ClusterObject) -> None:
         if self.state.nodes.cluster.remove(type(item), item.metadata):
-            self._note_object(type(item))
+            self._note_object(type(item), ObjectChange(item, None))
 
     def replace_objects(self, kind: type[K], items: Iterable[K]) -> None:
         """A complete list of a kind, as for pods."""
@@ -206,8 +216,11 @@ class Engine:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
+        cycle, plan = self.cycles[queued.kind[0]], None
         try:
-            placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
+            placement = cycle.place(info, queued.kind[1])
+            if placement.node is not None:
+                plan = cycle.plan(info, placement.node)
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
@@ -216,9 +229,11 @@ class Engine:
             self.queue.set_unschedulable(queued, placement.rejected_by)
             self._awaited |= self._wanted(queued.kind[0], placement.rejected_by)
             return self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+        if plan is not None:
+            assume_plan(plan, self.state.nodes.cluster, owner=info.uid)
         self.state.assume(info, placement.node)
         self._note(placement.node, Wake.ASSIGNED_POD_ADDED)
-        return self._decision(queued, Verdict.PLACED, placement)
+        return self._decision(queued, Verdict.PLACED, placement, plan)
 
     def bind_failed(self, uid: str) -> None:
         """The bind was definitely refused: the room is free again, the pod is tried after a backoff."""
@@ -261,6 +276,7 @@ class Engine:
         if not self._to_check:
             self._changed, self._helpful = self._helpful, {}
             self._changes, self._happened = self._happened, Wake.NOTHING
+            self._objects_changed, self._objects_happened = self._objects_happened, ObjectChanges()
             self._awaited_by_unchecked, self._awaited = self._awaited, Wake.NOTHING
             self._to_check = self.queue.unschedulable_kinds()
         rows_of: dict[Wake, NDArray[np.intp]] = {}
@@ -292,19 +308,28 @@ class Engine:
         pods, rejected_by = asleep
         name, key = kind
         wanted = self._wanted(name, rejected_by)
+        anywhere = self._changes & self._wanted(
+            name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING
+        )
         rows = None
-        if not self._changes & self._wanted(name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING):
+        if not anywhere & ~Wake.OBJECT_ANY:
             rows = rows_of.get(wanted)
             if rows is None:
                 row_of = self.state.nodes.row_of
                 helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
                 rows = rows_of[wanted] = np.array(helped, np.intp)
-            if not len(rows):
+            if not anywhere and not len(rows):
                 self._awaited |= wanted
                 return 0
         woken = 0
         for alike in self._alike(name, pods):
-            still = self._still_rejected_by(name, key, next(iter(alike)).info, rows)
+            info, where = next(iter(alike)).info, rows
+            if rows is not None and anywhere and self._objects_may_help(name, rejected_by, info):
+                where = None
+            if where is not None and not len(where):
+                self._awaited |= wanted
+                continue
+            still = self._still_rejected_by(name, key, info, where)
             if still is None:
                 woken += self.queue.wake(alike, "NodeChange")
             else:
@@ -312,6 +337,11 @@ class Engine:
                 self.queue.note_rejections(kind, still)
                 self._awaited |= wanted | self._wanted(name, still)
         return woken
+
+    def _objects_may_help(self, name: str, rejected_by: Iterable[str], info: PodInfo) -> bool:
+        """Whether any of the objects that have changed may turn any of these rejections around."""
+        filters = self._filters[name]
+        return any(self._objects_changed.may_help(filters[plugin], info) for plugin in rejected_by)
 
     def _upsert_assigned(self, info: PodInfo) -> None:
         self.queue.remove(info.uid)
@@ -322,6 +352,7 @@ class Engine:
         change = self.state.confirm(info)
         self._note(node, change)
         if node != info.node_name:
+            self._restore_objects(info.uid)
             self._note(info.node_name, change)
 
     def _upsert_waiting(self, info: PodInfo) -> None:
@@ -344,7 +375,7 @@ class Engine:
     def _alike(self, name: str, pods: Collection[QueuedPod]) -> Iterable[Collection[QueuedPod]]:
         """Pods of one kind by what of the cluster concerns them: each group gets one answer."""
         cycle = self.cycles[name]
-        if not cycle.remote.has_filter_contexts:
+        if not cycle.remote.has_filter_contexts(next(iter(pods)).info):
             return [pods]
         groups: dict[Hashable, list[QueuedPod]] = {}
         for pod in pods:
@@ -384,7 +415,13 @@ class Engine:
         name = info.pod.spec.scheduler_name or ""
         return name, self.cycles[name].read_key(info)
 
+    def _restore_objects(self, uid: str) -> None:
+        """The pod's plan is void: its volumes are there for others again."""
+        for kind in self.state.nodes.cluster.restore(uid):
+            self._note_object(kind)
+
     def _forget(self, uid: str) -> None:
+        self._restore_objects(uid)
         node = self.state.forget(uid)
         if node is not None:
             self._note(node, Wake.ASSIGNED_POD_REMOVED)
@@ -392,8 +429,12 @@ class Engine:
     def _if_awaited(self, event: Wake) -> Wake:
         return event & (self._awaited | self._awaited_by_unchecked)
 
-    def _note_object(self, kind: type[ClusterObject]) -> None:
-        self._happened |= self._if_awaited(WAKES.get(kind, Wake.NOTHING))
+    def _note_object(self, kind: type[ClusterObject], change: ObjectChange | None = None) -> None:
+        """`change` is None when many may have changed."""
+        event = self._if_awaited(WAKES.get(kind, Wake.NOTHING))
+        if event:
+            self._happened |= event
+            self._objects_happened.note(kind, change)
 
     def _note(self, node: str, event: Wake) -> None:
         event = self._if_awaited(event)
@@ -401,7 +442,9 @@ class Engine:
             self._helpful[node] = self._helpful.get(node, Wake.NOTHING) | event
             self._happened |= event
 
-    def _decision(self, queued: QueuedPod, verdict: Verdict, placement: Placement) -> Decision:
+    def _decision(
+        self, queued: QueuedPod, verdict: Verdict, placement: Placement, plan: VolumePlan | None = None
+    ) -> Decision:
         return Decision(
             pod=queued.info,
             verdict=verdict,
@@ -410,4 +453,5 @@ class Engine:
             attempts=queued.attempts,
             waited_s=self._clock() - queued.first_seen,
             rejected_by=placement.rejected_by,
+            volumes=plan,
         )

@@ -25,6 +25,8 @@ from scheduler.core.objects import ClusterObjects
 from scheduler.core.plugin import Mask, Wake
 from scheduler.core.pod_index import Carried, PodIndex, Query
 from scheduler.core.pod_info import HostPort, PodInfo
+from scheduler.core.volumes.index import VolumeIndex
+from scheduler.core.volumes.pod_volumes import NO_VOLUMES
 from scheduler.quantity import resource_amount
 
 CPU, MEMORY, EPHEMERAL_STORAGE = 0, 1, 2
@@ -77,6 +79,7 @@ class NodeTable:
         self.images = ImageTable()
         self.pods = PodIndex(self.row_of, capacity)
         self.cluster = ClusterObjects()
+        self.volumes = VolumeIndex(self.row_of, capacity, self.cluster)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -210,6 +213,8 @@ class NodeTable:
                 if not ports[port]:
                     del ports[port]
             self.port_count[row] = len(ports)
+        if pod.volumes is not NO_VOLUMES:
+            self.volumes.attached.add(self.names[row], pod.volumes, sign)
         self.pods.add(self.names[row], row, pod, sign)
         if not hidden:
             self.touch(row)
@@ -249,6 +254,7 @@ class NodeTable:
         for interned in self._interned():
             yield interned.ids
         yield from self.pods.columns()
+        yield from self.volumes.attached.columns()
 
     def _append(self, name: str) -> int:
         row = len(self.names)
@@ -260,6 +266,7 @@ class NodeTable:
         self.objects.append(Node())
         self.ports.append(Counter())
         self.images.append()
+        self.volumes.attached.add_node(name, row)
         self.name_hash[row] = crc32(name.encode())
         return row
 
@@ -272,6 +279,7 @@ class NodeTable:
         for interned in self._interned():
             interned.grow(capacity)
         self.pods.grow(capacity)
+        self.volumes.attached.grow(capacity)
 
     def _write(self, row: int, node: Node, amounts: Mapping[str, int]) -> None:
         self.images.set(row, node)
@@ -419,6 +427,21 @@ class NodeView:
     def cluster(self) -> ClusterObjects:
         """Objects beside nodes and pods, as far as plugins watch them."""
         return self._table.cluster
+
+    @property
+    def volumes(self) -> VolumeIndex:
+        """What is attached where and which volumes are free; its columns are of all nodes."""
+        return self._table.volumes
+
+    @property
+    def object_version(self) -> int:
+        """Changes whenever a node object comes, changes or goes; placements do not count."""
+        return self._table.last_object_change
+
+    @property
+    def row_of(self) -> Mapping[str, int]:
+        """Of all nodes."""
+        return self._table.row_of
 
     def named(self, name: str) -> Mask:
         """bool[n]: the node of this name."""

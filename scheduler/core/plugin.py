@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scheduler.api_objects import ClusterObject
     from scheduler.core.nodes import NodeView
     from scheduler.core.pod_info import PodInfo
+    from scheduler.core.volumes.plan import VolumePlan
 
 MAX_NODE_SCORE = 100
 """Upper end of normalised scores (framework.MaxNodeScore)."""
@@ -67,7 +68,16 @@ class Wake(Flag):
     STORAGE_ANY = (
         VOLUME | VOLUME_CLAIM | STORAGE_CLASS | CSI_NODE | CSI_DRIVER | STORAGE_CAPACITY | VOLUME_ATTACHMENT
     )
-    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | STORAGE_ANY | WORKLOAD
+    OBJECT_ANY = STORAGE_ANY | WORKLOAD
+    """Changes of objects beside nodes and pods."""
+    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | OBJECT_ANY
+
+
+class ObjectChange(NamedTuple):
+    """An object beside nodes and pods that came (`before` is None), changed, or went (`after` is None)."""
+
+    before: ClusterObject | None
+    after: ClusterObject | None
 
 
 class PreFilterResult(NamedTuple):
@@ -150,6 +160,11 @@ class FilterPlugin(Plugin):
         default looks at all nodes."""
         return ALL_NODES
 
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        """Whether a change of an object, of a kind that `wakes_on` names, may turn this plugin's rejection
+        of the pod around (framework.QueueingHintFn). Events of nodes and pods are not asked about."""
+        return True
+
     def applies(self, pod: PodInfo) -> bool:
         """False when this plugin has nothing to say of the pod (kube-scheduler's Skip), as long as
         its `context` is empty."""
@@ -159,6 +174,21 @@ class FilterPlugin(Plugin):
         """Whether this context, which is not empty, gives the filter something to say, too. Only for
         plugins that are not row-local."""
         return True
+
+    def refuses(self, pod: PodInfo, nodes: NodeView) -> str | None:
+        """Why the pod fits no node whatever as the cluster stands, for the event; None when it may.
+
+        Like `prefilter`, but asked at each decision about pods with a `context`. Only for plugins that are
+        not row-local.
+        """
+        return None
+
+    def plan(self, pod: PodInfo, nodes: NodeView, row: int) -> VolumePlan | None:
+        """What has to be written before the pod, which fits there, can be bound to the node of this row.
+
+        Asked once, when the pod is placed; `nodes` are all nodes. Only for plugins that are not row-local.
+        """
+        return None
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         """The texts behind the reason bits, at most 64."""

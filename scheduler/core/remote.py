@@ -17,6 +17,7 @@ from scheduler.core.nodes import NodeTable, Stamp
 from scheduler.core.plugin import FilterPlugin, Mask, Plugin, Scores, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
+from scheduler.core.volumes.plan import VolumePlan
 
 CONTEXTS_KEPT = 16
 """Of one kind of pod."""
@@ -42,20 +43,34 @@ class RemotePlugins:
         self._nodes = nodes
         self._filters = [(i, p) for i, p in enumerate(profile.filters) if not p.row_local]
         self._scores = [s for s in profile.scores if not s.plugin.row_local]
+        self._refusing = [p for _, p in self._filters if type(p).refuses is not FilterPlugin.refuses]
+        self._planning = [p for _, p in self._filters if type(p).plan is not FilterPlugin.plan]
         plugins: list[Plugin] = [plugin for _, plugin in self._filters]
         self._plugins = list(dict.fromkeys([*plugins, *(s.plugin for s in self._scores)]))
         self._reads_workloads = any(p.wakes_on & Wake.WORKLOAD for _, p in self._filters)
 
-    @property
-    def has_filter_contexts(self) -> bool:
-        """Whether pods of one key may differ in their filter context as things stand."""
-        return bool(self._filters) and (self._nodes.pods.carries_terms or self._reads_workloads)
+    def has_filter_contexts(self, pod: PodInfo) -> bool:
+        """Whether pods of this one's key may differ in their filter context as things stand."""
+        return bool(self._filters) and (
+            self._nodes.pods.carries_terms or self._reads_workloads or self.may_refuse(pod)
+        )
 
     def filter_context(self, pod: PodInfo) -> Context:
         """What of the cluster concerns filters of the pod beyond its key."""
         nodes = self._nodes.view()
         contexts = [(p, p.context(pod, nodes)) for _, p in self._filters]
         return tuple([context if context and p.applies_in(context) else () for p, context in contexts])
+
+    def may_refuse(self, pod: PodInfo) -> bool:
+        """Whether any plugin may have to say before it looks at nodes that the pod fits none."""
+        nodes = self._nodes.view()
+        return any(plugin.context(pod, nodes) for plugin in self._refusing)
+
+    def plan(self, pod: PodInfo, row: int) -> VolumePlan | None:
+        """What is to be written before the pod can be bound to this row's node."""
+        nodes = self._nodes.view()
+        plans = (p.plan(pod, nodes, row) for p in self._planning if self._concerns(p, pod))
+        return next((plan for plan in plans if plan is not None), None)
 
     def context(self, pod: PodInfo) -> Context:
         """What of the cluster concerns the pod beyond its key."""

@@ -130,7 +130,7 @@ def _fit(case: Case) -> dict[str, Json]:
     names = case.nodes.names
     if not names:
         return {}
-    prefilters = run_prefilters(case.profile, case.pod)
+    prefilters = run_prefilters(case.profile, case.pod, case.nodes)
     rejection, allowed = prefilters.result
     if rejection is not None:
         status: Json = {"code": UNRESOLVABLE, "reasons": [rejection]}
@@ -162,8 +162,9 @@ def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_], scores: dict
     names = case.nodes.names
     if isinstance(plugin, FilterPlugin):
         prefilter = plugin.prefilter(case.pod)
-        if prefilter.rejection is not None:
-            out["preFilter"] = {"code": UNRESOLVABLE, "reasons": [prefilter.rejection]}
+        rejection = prefilter.rejection or plugin.refuses(case.pod, case.nodes)
+        if rejection is not None:
+            out["preFilter"] = {"code": UNRESOLVABLE, "reasons": [rejection]}
         elif plugin.applies(case.pod) or plugin.context(case.pod, case.nodes):
             out["preFilter"] = _SUCCESS
             if prefilter.node_names is not None:
