@@ -140,6 +140,28 @@ async def test_a_volume_that_is_promised_is_not_promised_again() -> None:
     assert [request.uid for request in running.writer.volumes] == [UID, "uid-of-default/late"]
 
 
+@pytest.mark.parametrize("first_fails", [False, True])
+@in_virtual_time
+async def test_pods_that_share_a_claim_each_see_to_its_volume(first_fails: bool) -> None:
+    running = await start()
+    running.nodes.upsert(make_node("n").obj())
+    running.see(storage_class(), volume("pv"), claim("data"))
+    running.add(with_claims("pod", "data"), with_claims("twin", "data"))
+    await settle()
+    # The second can't rely on the first.
+    assert [request.plan.bindings[0].is_written for request in running.writer.volumes] == [False, False]
+    second = "uid-of-default/twin"
+    if first_fails:
+        running.pods.delete(with_claims("pod", "data").obj())
+    else:
+        running.volumes.on_written(UID, Written({(PersistentVolume, "pv"): "2"}))
+    running.volumes.on_written(second, Written({(PersistentVolume, "pv"): "2"}))
+    running.see(volume("pv", version="2", claimRef=claim_ref("data", "uid-data")))
+    running.see(claim("data", version="3", volume="pv"))
+    assert running.bound_to == ({} if first_fails else {"pod": "n"}) | {"twin": "n"}
+    assert running.writer.notes == []
+
+
 @pytest.mark.parametrize("how", ["deleted", "not listed"])
 @in_virtual_time
 async def test_a_pod_that_vanishes_while_it_waits(how: str) -> None:
