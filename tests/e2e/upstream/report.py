@@ -43,20 +43,27 @@ def result(spec: Spec) -> str:
     return f"{spec.result} at the second attempt" if spec.retried else spec.result
 
 
+def title(spec: Spec) -> str:
+    """Its name, without what all of them have."""
+    return spec.name.removeprefix("[sig-scheduling] ")
+
+
 def reason(spec: Spec) -> str:
     """The first words of why a test did not pass, at the first attempt if it did at the second."""
     why = spec.why or (spec.first.why if spec.first is not None else "")
     lines = [line.strip() for line in why.removeprefix("[FAILED]").splitlines() if line.strip()]
-    text = re.sub(r"\S*(k8s\.io/kubernetes)@[^/\s]+", r"\1", lines[0]) if lines else ""  # of this machine
+    text = (
+        re.sub(r"\S*(k8s\.io/kubernetes)@[^/\s]+", r"\1", lines[0]) if lines else ""
+    )  # no path of this machine
     return text if len(text) <= WHY_LENGTH else f"{text[: WHY_LENGTH - 1]}…"
 
 
 def table(run: Run) -> Table:
-    table = Table("Test", "Result", "Seconds", title=f"{run.scheduler}: {run.summary}", show_lines=True)
+    table = Table("Test", "Result", "Seconds", title=f"{run.scheduler}: {run.summary}")
     for spec in run.specs:
         why = f"\n[dim]{escape(reason(spec))}[/]" if reason(spec) else ""
         colour = COLOURS.get(spec.result, "yellow")
-        table.add_row(escape(spec.name) + why, f"[{colour}]{result(spec)}[/]", f"{spec.seconds:.0f}")
+        table.add_row(escape(title(spec)) + why, f"[{colour}]{result(spec)}[/]", f"{spec.seconds:.0f}")
     return table
 
 
@@ -64,6 +71,8 @@ def markdown(runs: Sequence[Run]) -> str:
     """The page: each test, with each scheduler that was run."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
     machine = f"{os.cpu_count()} CPUs, {platform.machine()}"
+    tests = sorted({title(spec) for run in runs for spec in run.specs})
+    outcomes = [{title(spec): spec for spec in run.specs} for run in runs]
     lines = [
         "# Kubernetes' own end-to-end tests of scheduling",
         "",
@@ -74,23 +83,20 @@ def markdown(runs: Sequence[Run]) -> str:
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}, {machine}.",
         "",
+        *(f"- **{run.scheduler}: {run.summary}** ({run.versions})" for run in runs),
+        "",
+        f"| test | {' | '.join(f'{run.scheduler} | s' for run in runs)} |",
+        f"| --- | {' | '.join('--- | ---:' for _ in runs)} |",
     ]
+    for test in tests:
+        found = [outcome.get(test) for outcome in outcomes]
+        cells = [f"{result(spec)} | {spec.seconds:.0f}" if spec is not None else "- | -" for spec in found]
+        lines.append(f"| {cell(test)} | {' | '.join(cells)} |")
     for run in runs:
-        lines += [
-            f"## {run.scheduler}: {run.summary}",
-            "",
-            f"{run.versions}.",
-            "",
-            "| test | result | seconds |",
-            "| --- | --- | ---: |",
-            *(f"| {cell(spec.name)} | {result(spec)} | {spec.seconds:.0f} |" for spec in run.specs),
-            "",
-        ]
         if wrong := [spec for spec in run.specs if reason(spec)]:
-            lines += ["What did not pass at once says:", ""]
-            lines += [f"- {cell(spec.name)}: `{reason(spec).replace('`', chr(39))}`" for spec in wrong]
-            lines.append("")
-    return "\n".join(lines)
+            lines += ["", f"What did not pass at once with {run.scheduler} said:", ""]
+            lines += [f"- {cell(title(spec))}: `{reason(spec).replace('`', chr(39))}`" for spec in wrong]
+    return "\n".join([*lines, ""])
 
 
 def cell(text: str) -> str:
