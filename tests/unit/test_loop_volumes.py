@@ -125,6 +125,16 @@ async def test_pods_that_wait_hold_their_room_and_hinder_nobody() -> None:
 
 
 @in_virtual_time
+async def test_a_pod_that_waits_takes_its_room_once() -> None:
+    running = await placed()
+    # What we have written comes back by the watch; the room is assumed already.
+    running.add(with_claims("pod", "data").req(memory="2Gi").status(nominatedNodeName="n"))
+    running.add(make_pod("fits").req(memory="2Gi"))
+    await settle()
+    assert running.bound_to == {"fits": "n"}
+
+
+@in_virtual_time
 async def test_a_volume_that_is_promised_is_not_promised_again() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").obj())
