@@ -1,4 +1,4 @@
-"""Volumes matched over all nodes at once are those that a plain loop finds, however the cluster came to be."""
+"""Volumes matched over all nodes at once are those that a plain search finds on each node by itself."""
 
 from __future__ import annotations
 
