@@ -6,14 +6,17 @@ held up, so that each test stops at the moment that it is about.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Scheduler, eventually
+from tests.integration.harness import Json, Scheduler, eventually
+from tests.integration.observer import bound
 from tests.integration.proxy import Proxy
-from tests.integration.storage import FLAGS, Provisioner, Storage, host, waiting
+from tests.integration.storage import FLAGS, HOSTNAME, Provisioner, Storage, host, volume_manifest, waiting
 
 PRE_BIND = 'running PreBind plugin "VolumeBinding": '
 
@@ -217,3 +220,60 @@ def test_the_answer_to_a_write_is_lost(storage: Storage, log: Path, of: str) -> 
         storage.wait_bound("second")
         assert scheduler.metric("wholepod_write_retries_total", kind="volumes") >= 1
     assert {event["reason"] for event in storage.events_of("second")} <= {"Scheduled"}
+
+
+def more_than(count: int) -> Callable[[Mapping[str, Json]], bool]:
+    """Whether more pods than that are bound."""
+    return lambda pods: bound(pods.values()) > count
+
+
+def test_many_pods_while_things_break(storage: Storage, log: Path) -> None:
+    """As many claims as volumes, each pod as big as its share of the node: one volume or one room given away
+    twice, or forgotten, and not all of them find a place."""
+    nodes, each = ("a", "b", "c", "d"), 10
+    disks = [f"disk-{node}-{n}" for node in nodes for n in range(each)]
+    for node in nodes:
+        storage.node(node, memory=f"{each}Gi", **host(node))
+    storage.api.create_many(
+        volume_manifest(disk, {HOSTNAME: disk.split("-")[1]}, of="local") for disk in disks
+    )
+    pods = [f"pod-{n:02}" for n in range(len(disks))]
+    with Proxy(storage.plane) as proxy:
+        scheduler = Scheduler(
+            *("--leader-elect=false", "--kube-api-qps=10", "--kube-api-burst=5", "--scheduler-name=unlucky"),
+            kubeconfig=proxy.kubeconfig(storage.plane),
+            log=log,
+        )
+
+        def kill_api_server() -> None:
+            storage.plane.kill_apiserver()
+            storage.plane.start_apiserver()
+
+        def kill_scheduler() -> None:
+            scheduler.kill()
+            scheduler.start()
+
+        def lose_answers() -> None:
+            proxy.hold_answers()
+            time.sleep(0.3)
+            proxy.cut()
+            proxy.release_answers()
+
+        faults = (proxy.cut, kill_api_server, kill_scheduler, lose_answers, kill_api_server)
+        share = len(pods) // len(faults)
+        at_work = 0
+        with scheduler:
+            for n, fault in enumerate(faults):
+                before, created = n * share, (n + 1) * share
+                for pod in pods[before:created]:
+                    storage.claim(pod, "local")
+                    storage.consumer(pod, pod, scheduler_name="unlucky")
+                storage.pods.wait(more_than(before), "some are bound")
+                at_work += not storage.pods.ask(more_than(created - 1))
+                fault()
+            taken = dict(zip(pods, storage.wait_bound(*pods), strict=True))
+            scheduler.check_cache()
+    assert at_work >= 3, "the faults were to hit it at work"
+    volumes = {pod: storage.volume_of(pod) for pod in pods}
+    assert sorted(volumes.values()) == disks
+    assert all(volumes[pod].split("-")[1] == node for pod, node in taken.items())
