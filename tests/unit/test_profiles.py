@@ -243,13 +243,13 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ("Plugin", "context name reads reads_amounts_only reads_usage row_local watches"),
         (
             "FilterPlugin",
-            "applies applies_in context filter may_help name plan prefilter reads reads_amounts_only "
-            "reads_usage reasons refuses row_local wakes_on watches",
+            "applies applies_in context filter follow_filter may_help name plan prefilter reads "
+            "reads_amounts_only reads_usage reasons refuses row_local wakes_on watches",
         ),
         (
             "ScorePlugin",
-            "context full_resolution name normalize normalized prefers rank rates reads reads_amounts_only "
-            "reads_usage row_local score version watches",
+            "context follow_rank full_resolution name normalize normalized prefers rank rates reads "
+            "reads_amounts_only reads_usage row_local score version watches",
         ),
         ("FilterResult", "count index reason_bits unresolvable"),
         ("PreFilterResult", "count index node_names rejection"),
@@ -270,8 +270,9 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         (
             "PodInfo",
             "affinity_rules annotations controller gated has_volume_rules host_ports images labels name "
-            "namespace node_name node_selector nonzero_requests owned_by_daemon_set pod preferred_node_affinity priority "
-            "requests required_features required_node_affinity rules scored_requests signature spread_rules "
+            "namespace node_name node_selector nonzero_requests owned_by_daemon_set pod "
+            "preferred_node_affinity priority requests required_features required_node_affinity rules "
+            "scored_requests signature spread_rules "
             "terminating tolerations uid uid_hash unsupported_rules usage volumes",
         ),
     ],
