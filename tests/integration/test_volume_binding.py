@@ -110,6 +110,7 @@ def test_the_scheduler_ends_while_a_pod_waits(storage: Storage, log: Path, how: 
                 scheduler.kill()
             else:
                 assert scheduler.terminate() == 0
+                assert scheduler.records("stopping")[0]["waiting_for_volumes"] == 1
             storage.node("better", memory="2Gi", **host("better"))
             scheduler.start()
             eventually(lambda: waiting(scheduler) == 1, "the pod is decided for again")
@@ -240,7 +241,7 @@ def test_many_pods_while_things_break(storage: Storage, log: Path) -> None:
     pods = [f"pod-{n:02}" for n in range(len(disks))]
     with Proxy(storage.plane) as proxy:
         scheduler = Scheduler(
-            *("--leader-elect=false", "--kube-api-qps=10", "--kube-api-burst=5", "--scheduler-name=unlucky"),
+            *("--leader-elect=false", "--kube-api-qps=20", "--kube-api-burst=5", "--scheduler-name=unlucky"),
             kubeconfig=proxy.kubeconfig(storage.plane),
             log=log,
         )
