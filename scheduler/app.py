@@ -171,7 +171,11 @@ class App:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in done:
                 end.result()  # but for `stopping`, each of them ends only by an exception
-            log.info("stopping", binds_under_way=self.loop.binds_under_way)
+            log.info(
+                "stopping",
+                binds_under_way=self.loop.binds_under_way,
+                waiting_for_volumes=self.loop.waiting_for_volumes,
+            )
             self.loop.stop_waiting_for_volumes()
             left = await self._writer.drain(DRAIN_TIMEOUT_S)
             log.info("stopped", undecided_binds=len(left.undecided), unsent_events=left.events)

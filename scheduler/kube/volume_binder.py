@@ -65,9 +65,6 @@ class VolumeBinder:
         """Pods whose volumes are not ready."""
         return len(self._open)
 
-    def __contains__(self, uid: object) -> bool:
-        return uid in self._open
-
     def bind(self, request: VolumeRequest) -> None:
         """Write what is to be written, then wait until all claims are bound, for as long as the plan says.
 

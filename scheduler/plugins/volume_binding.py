@@ -22,6 +22,7 @@ from scheduler.api_objects import (
     StorageClass,
 )
 from scheduler.core.nodes import NodeView
+from scheduler.core.objects import ClusterObjects
 from scheduler.core.plugin import (
     FilterPlugin,
     FilterResult,
@@ -154,7 +155,8 @@ class VolumeBinding(FilterPlugin, ScorePlugin):
 
     def plan(self, pod: PodInfo, nodes: NodeView, row: int) -> VolumePlan | None:
         service = serve(pod.volumes.claims, nodes)
-        bindings = [_binding(match, match.choice[row]) for match in service.matches if match.choice[row] >= 0]
+        matches = [match for match in service.matches if match.choice[row] >= 0]
+        bindings = [_binding(match, match.choice[row], nodes.cluster) for match in matches]
         provisions = [Provisioning(_version(p.claim)) for p in service.provisions if p.where[row]]
         if not (bindings or provisions):
             return None
@@ -200,9 +202,11 @@ def _bytes_of(match: Match) -> int:
     return value(size) if size is not None else 0
 
 
-def _binding(match: Match, choice: int) -> StaticBinding:
+def _binding(match: Match, choice: int, cluster: ClusterObjects) -> StaticBinding:
     """GetBindVolumeToClaim (k8s.io/component-helpers/storage/volume/pv_helpers.go)."""
-    volume, claim = match.volumes[choice].volume, match.claim
+    found, claim = match.volumes[choice].volume, match.claim
+    # What is only assumed, for another pod with the same claim, is not written yet, and may never be.
+    volume = cluster.observed(PersistentVolume, found.metadata.name) or found
     reserved = is_reserved_for(volume, claim)
     reference, annotations = volume.spec.claim_ref, volume.metadata.annotations or {}
     return StaticBinding(

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.cluster import ApiError, ControlPlane
-from tests.integration.harness import DEADLINE_S, Json, eventually
+from tests.integration.harness import DEADLINE_S, Json, Scheduler, eventually
 from tests.integration.observer import Observer
 from tests.integration.workbench import T, Workbench
 
@@ -24,6 +24,8 @@ NO_PROVISIONER, PROVISIONER = "kubernetes.io/no-provisioner", "volumes.example.c
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 STORAGE_PROVISIONER = "volume.kubernetes.io/storage-provisioner"
 HOSTNAME = "kubernetes.io/hostname"
+FLAGS = ("--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000")
+"""Of schedulers in tests that are not about rates or leaders."""
 _POLL_S = 0.02
 
 
@@ -143,6 +145,16 @@ def selected_node(claim: Json) -> str:
     """The node that is written into a claim, "" for none."""
     node: str = claim["metadata"].get("annotations", {}).get(SELECTED_NODE, "")
     return node
+
+
+def host(name: str, **labels: str) -> Json:
+    """A node's labels, as its kubelet sets them."""
+    return {"labels": {HOSTNAME: name, **labels}}
+
+
+def waiting(scheduler: Scheduler) -> float:
+    """Pods that have a node there and wait for their volumes."""
+    return scheduler.metric("wholepod_pods_waiting_for_volumes")
 
 
 class Provisioner:

@@ -1,76 +1,22 @@
 """Volumes on a real API server, with the volume controller of kube-controller-manager.
 
 A pod whose claims wait for their first consumer is decided for in one go with them, and bound only when
-they are. What happens in between, and to whom, is what is tested here.
+they are (`test_volume_binding.py` looks at what happens in between).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import ControlPlane
-from tests.integration.harness import Json, Scheduler, eventually
-from tests.integration.observer import Observer, node_of
-from tests.integration.proxy import Proxy
-from tests.integration.storage import CLAIMS, HOSTNAME, VOLUMES, Provisioner, Storage, volume_manifest
+from tests.integration.harness import Json, Scheduler
+from tests.integration.observer import condition, node_of
+from tests.integration.storage import FLAGS, HOSTNAME, VOLUMES, Provisioner, Storage, host, volume_manifest
 
-FLAGS = ("--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000")
 ZONE = "topology.kubernetes.io/zone"
-PRE_BIND = 'running PreBind plugin "VolumeBinding": '
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as plane:
-        yield plane
-
-
-@pytest.fixture(scope="module")
-def observers(plane: ControlPlane) -> Iterator[tuple[Observer, Observer, Observer, Observer]]:
-    with (
-        Observer(plane, "/api/v1/pods") as pods,
-        Observer(plane, "/apis/events.k8s.io/v1/events") as events,
-        Observer(plane, CLAIMS) as claims,
-        Observer(plane, VOLUMES) as volumes,
-    ):
-        yield pods, events, claims, volumes
-
-
-@pytest.fixture
-def storage(
-    plane: ControlPlane, observers: tuple[Observer, Observer, Observer, Observer]
-) -> Iterator[Storage]:
-    storage = Storage(plane, *observers)
-    yield storage
-    storage.clear()
-
-
-@pytest.fixture(scope="module")
-def scheduler(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
-    """One for all tests that don't harm it."""
-    log = tmp_path_factory.mktemp("volumes") / "scheduler.log"
-    with Scheduler(*FLAGS, kubeconfig=plane.kubeconfig, log=log) as scheduler:
-        yield scheduler
-
-
-@pytest.fixture
-def shared(scheduler: Scheduler, storage: Storage) -> Iterator[Scheduler]:
-    """The shared scheduler; at the end no pod may wait for volumes, and its picture must be true."""
-    yield scheduler
-    scheduler.show_log()
-    eventually(lambda: waiting(scheduler) == 0, "no pod waits for volumes")
-    scheduler.check_cache()
-
-
-def waiting(scheduler: Scheduler) -> float:
-    return scheduler.metric("wholepod_pods_waiting_for_volumes")
-
-
-def host(name: str, **labels: str) -> Json:
-    return {"labels": {HOSTNAME: name, **labels}}
 
 
 # Where volumes are, there pods go.
@@ -221,6 +167,27 @@ def test_many_pods_and_as_many_volumes(storage: Storage, shared: Scheduler) -> N
         assert disk.split("-")[1] == storage.node_of(name)
 
 
+@pytest.mark.parametrize("of", ["local", "made"])
+def test_pods_that_share_a_claim(storage: Storage, shared: Scheduler, of: str) -> None:
+    """All of them are decided for before the claim is bound."""
+    for node in ("a", "b"):
+        storage.node(node, **host(node))
+    if of == "local":
+        storage.volume("disk-b", on="b")
+    storage.claim("data", of)
+    names = [f"pod-{n}" for n in range(4)]
+    shared.pause()
+    for name in names:
+        storage.consumer(name, "data")
+    shared.resume()
+    with Provisioner(storage):
+        taken = storage.wait_bound(*names)
+    assert len(set(taken)) == 1
+    for name in names:
+        storage.wait_event(name, "Scheduled")
+        assert {event["reason"] for event in storage.events_of(name)} == {"Scheduled"}
+
+
 def test_two_schedulers_want_one_volume(storage: Storage, tmp_path: Path) -> None:
     """They decide at the same time, each for the only volume. The API server lets one of them have it."""
     storage.node("a", **host("a"))
@@ -271,172 +238,47 @@ def test_a_claim_for_one_pod_only(storage: Storage, shared: Scheduler) -> None:
     assert storage.wait_bound("second") == ["a"]
 
 
-# Between the decision and the bind.
+# In kube-scheduler's words.
 
 
-def test_a_pod_that_waits_holds_its_room_and_hinders_nobody(storage: Storage, shared: Scheduler) -> None:
-    storage.node("node", memory="4Gi", **host("node"))
-    storage.claim("data", "made")
-    with Provisioner(storage, paused=True) as provisioner:
-        storage.consumer("waits", "data", memory="3Gi")
-        assert storage.wait_selected("data") == "node"
-        # An autoscaler can read where it will be.
-        expected = storage.wait_pod("waits", lambda pod: pod["status"].get("nominatedNodeName"), "nominated")
-        assert expected == "node"
-        storage.pod("big", "3Gi")
-        assert "1 Insufficient memory" in storage.wait_unschedulable("big")
-        storage.pod("small", "1Gi")
-        storage.wait_bound("small")
-        assert waiting(shared) == 1
-        assert storage.node_of("waits") == ""
-        provisioner.resume()
-        storage.wait_bound("waits")
-    storage.remove("small")
-    storage.pod("rest", "1Gi")
-    storage.wait_bound("rest")
-
-
-def test_a_pod_that_is_deleted_while_it_waits_gives_its_room_back(
-    storage: Storage, shared: Scheduler
-) -> None:
-    storage.node("node", memory="4Gi", **host("node"))
-    storage.claim("data", "made")
-    storage.consumer("waits", "data", memory="3Gi")
-    storage.wait_selected("data")
-    storage.pod("big", "3Gi")
-    storage.wait_unschedulable("big")
-    storage.remove("waits")
-    storage.wait_bound("big")
-    assert waiting(shared) == 0
-
-
-def test_provisioning_that_fails_is_tried_again(storage: Storage, shared: Scheduler) -> None:
-    before = shared.metric("scheduler_volume_scheduling_stage_error_total", operation="bind")
-    storage.node("node", **host("node"))
-    storage.claim("data", "made")
-    storage.consumer("pod", "data")
-    with Provisioner(storage, failures=1):
-        storage.wait_bound("pod")
-    event = storage.wait_event("pod", "FailedScheduling")
-    assert event["note"] == PRE_BIND + 'binding volumes: provisioning failed for PVC "data"'
-    assert shared.metric("scheduler_volume_scheduling_stage_error_total", operation="bind") == before + 1
-
-
-def test_it_does_not_wait_for_ever(storage: Storage, log: Path, tmp_path: Path) -> None:
+def test_the_words_are_kube_schedulers(storage: Storage, log: Path, tmp_path: Path) -> None:
+    """The real one runs beside, in the same cluster, and meets the same failures."""
     config = tmp_path / "config.yaml"
     config.write_text(
         "apiVersion: wholepod.io/v1alpha1\n"
         "kind: SchedulerConfiguration\n"
-        "profiles:\n"
-        "- schedulerName: hasty\n"
-        "  pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 1}}]\n"
+        "profiles: [{schedulerName: ours, preset: kube}]\n"
     )
-    storage.node("node", **host("node"))
-    storage.claim("data", "made")
-    with (
-        Provisioner(storage, paused=True) as provisioner,
-        Scheduler(*FLAGS, f"--config={config}", kubeconfig=storage.plane.kubeconfig, log=log),
-    ):
-        storage.consumer("pod", "data", scheduler_name="hasty")
-        event = storage.wait_event("pod", "FailedScheduling")
-        assert event["note"] == PRE_BIND + "binding volumes: context deadline exceeded"
-        provisioner.resume()
-        storage.wait_bound("pod")
+    cases = ("fails", "immediate", "nowhere", "missing")
+    for node in ("a", "b"):
+        storage.node(node, **host(node))
+    storage.plane.start_scheduler()
+    try:
+        with (
+            Provisioner(storage, failures=1000),
+            Scheduler(*FLAGS, f"--config={config}", kubeconfig=storage.plane.kubeconfig, log=log),
+        ):
+            for scheduler in ("ours", "default-scheduler"):
+                for case, of in (("fails", "made"), ("immediate", "immediate"), ("nowhere", "local")):
+                    storage.claim(f"{case}-{scheduler}", of)
+                for case in cases:
+                    storage.consumer(f"{case}-{scheduler}", f"{case}-{scheduler}", scheduler_name=scheduler)
+            for case in cases:
+                assert words(storage, case, "ours") == words(storage, case, "default-scheduler"), case
+    finally:
+        storage.plane.programs["kube-scheduler"].stop()
 
 
-# Things break in between.
-
-
-@pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_the_scheduler_ends_while_a_pod_waits(storage: Storage, log: Path, how: str) -> None:
-    """The next one finds what was begun, and sends the pod nowhere else."""
-    name = f"is-{how}"
-    with Scheduler(
-        *FLAGS, f"--scheduler-name={name}", kubeconfig=storage.plane.kubeconfig, log=log
-    ) as scheduler:
-        storage.node("first", **host("first"))
-        storage.claim("data", "made")
-        with Provisioner(storage, paused=True) as provisioner:
-            storage.consumer("pod", "data", scheduler_name=name)
-            assert storage.wait_selected("data") == "first"
-            if how == "killed":
-                scheduler.kill()
-            else:
-                assert scheduler.terminate() == 0
-            storage.node("better", memory="2Gi", **host("better"))
-            scheduler.start()
-            eventually(lambda: waiting(scheduler) == 1, "the pod is decided for again")
-            provisioner.resume()
-            assert storage.wait_bound("pod") == ["first"]
-        storage.wait_event("pod", "Scheduled")
-
-
-def test_the_scheduler_is_killed_between_volume_and_claim(storage: Storage, log: Path) -> None:
-    """Volumes are written at one a second, so it dies with the first reserved and the second free."""
-    slowly = ("--leader-elect=false", "--kube-api-qps=0.5", "--kube-api-burst=1", "--scheduler-name=slow")
-    storage.node("a", **host("a"))
-    for disk in ("disk-1", "disk-2"):
-        storage.volume(disk, on="a")
-    for claim in ("one", "two"):
-        storage.claim(claim, "local")
-    with Scheduler(*slowly, kubeconfig=storage.plane.kubeconfig, log=log) as scheduler:
-        storage.consumer("pod", "one", "two", scheduler_name="slow")
-        taken = storage.volumes.wait(
-            lambda seen: [name for name, volume in seen.items() if "claimRef" in volume["spec"]],
-            "one is taken",
-        )
-        scheduler.kill()
-        assert len(taken) == 1
-        scheduler.start()
-        storage.wait_bound("pod")
-    assert {storage.volume_of("one"), storage.volume_of("two")} == {"disk-1", "disk-2"}
-
-
-def test_the_api_server_is_killed_while_a_pod_waits(storage: Storage, shared: Scheduler) -> None:
-    storage.node("node", **host("node"))
-    storage.claim("data", "made")
-    with Provisioner(storage, paused=True) as provisioner:
-        storage.consumer("pod", "data")
-        storage.wait_selected("data")
-        storage.plane.kill_apiserver()
-        storage.plane.start_apiserver()
-        provisioner.resume()
-        storage.wait_bound("pod")
-    storage.wait_event("pod", "Scheduled")
-    assert {event["reason"] for event in storage.events_of("pod")} == {"Scheduled"}
-
-
-@pytest.mark.parametrize("of", ["local", "made"])
-def test_the_answer_to_a_write_is_lost(storage: Storage, log: Path, of: str) -> None:
-    """The first pod's bind takes the only token for a while, so the volume's write meets held answers."""
-    storage.node("node", **host("node"))
-    if of == "local":
-        storage.volume("disk", on="node")
-    storage.claim("data", of)
-    with (
-        Provisioner(storage) as _,
-        Proxy(storage.plane) as proxy,
-        Scheduler(
-            *("--leader-elect=false", "--kube-api-qps=0.5", "--kube-api-burst=1", "--scheduler-name=deaf"),
-            kubeconfig=proxy.kubeconfig(storage.plane),
-            log=log,
-        ) as scheduler,
-    ):
-        scheduler.pause()
-        storage.pod("first", scheduler_name="deaf", priority=0)
-        storage.consumer("second", "data", scheduler_name="deaf", priority=0)
-        scheduler.resume()
-        storage.wait_bound("first")
-        # Its answer has come, so there is a connection that the next write can use.
-        eventually(lambda: scheduler.metric("wholepod_binds_total", outcome="Bound") == 1, "it knows of that")
-        assert waiting(scheduler) == 1
-        proxy.hold_answers()
-        if of == "local":
-            storage.wait_volume("disk", lambda volume: "claimRef" in volume["spec"], "reserved, unheard of")
-        else:
-            storage.wait_selected("data")
-        proxy.cut()
-        proxy.release_answers()
-        storage.wait_bound("second")
-        assert scheduler.metric("wholepod_write_retries_total", kind="volumes") >= 1
-    assert {event["reason"] for event in storage.events_of("second")} <= {"Scheduled"}
+def words(storage: Storage, case: str, scheduler: str) -> Json:
+    """The event and condition of a pod that could not be placed, with the scheduler's name taken out."""
+    pod = f"{case}-{scheduler}"
+    event = storage.wait_event(pod, "FailedScheduling")
+    found = storage.wait_pod(pod, lambda seen: condition(seen, "PodScheduled"), "reported on")
+    said = {
+        "event": [event["type"], event["reason"], event["action"], event["note"]],
+        "condition": [found["status"], found["reason"], found["message"]],
+    }
+    text = json.dumps(said).replace(scheduler, "SCHEDULER")
+    # What preemption adds comes last ("not found" when it had no node to look at).
+    answer: Json = json.loads(re.sub(r' preemption: [^"]*|(?<=\.) not found', "", text))
+    return answer

@@ -43,7 +43,7 @@ class _Storage:
         self.objects: list[Json] = document["objects"]
         self.nodes = [node["metadata"]["name"] for node in document["nodes"]]
         self.count = 0
-        self.sizes = rng.sample(range(1, 200), 120)
+        self.sizes = rng.sample(range(1, 300), 140)
         self.volumes: list[str] = []
 
     def name(self, kind: str) -> str:
@@ -79,8 +79,8 @@ def add(rng: Random, document: Json) -> None:
     incoming["metadata"]["uid"] = "uid-of-incoming"
     if storage.chance(0.6):
         _ask_for_little_else(incoming["spec"])
-    if storage.chance(0.3):
-        for _ in range(rng.choice([1, 1, 2])):
+    if storage.chance(0.45):
+        for _ in range(rng.choice([1, 1, 1, 2])):
             name = storage.name("claim")
             _waiting(storage, _namespace(incoming), name, storageClassName=rng.choice(["pools", "static"]))
             _use(incoming, {"persistentVolumeClaim": {"claimName": name}})
@@ -147,7 +147,7 @@ def _add_drivers(storage: _Storage) -> None:
         if storage.chance(0.8):
             spec = {"preventPodSchedulingIfMissing": True} if driver == picky else {}
             storage.add("CSIDriver", "storage.k8s.io/v1", {"name": driver}, spec=spec)
-    spec = {"storageCapacity": True} if storage.chance(0.85) else {}
+    spec = {"storageCapacity": True} if storage.chance(0.95) else {}
     storage.add("CSIDriver", "storage.k8s.io/v1", {"name": "pools.example.com"}, spec=spec)
     selectors: list[Json] = [{"matchLabels": {ZONE: zone}} for zone in ZONES]
     selectors.append({"matchExpressions": [{"key": ZONE, "operator": "DoesNotExist"}]})
@@ -262,7 +262,7 @@ def _add_volume(storage: _Storage, *, class_name: str = "", claim: Json | None =
 
 def _add_static_volumes(storage: _Storage) -> None:
     rng = storage.rng
-    for _ in range(rng.choice([0, 2, 5, 12])):
+    for _ in range(rng.choice([0, 3, 8, 16])):
         name = storage.name("pv")
         spec: Json = {
             "capacity": {"storage": str(storage.size())},
@@ -270,7 +270,7 @@ def _add_static_volumes(storage: _Storage) -> None:
             "storageClassName": "static" if storage.chance(0.85) else "dynamic",
             "local": {"path": "/data"},
         }
-        if storage.chance(0.8):
+        if storage.chance(0.7):
             spec["nodeAffinity"] = _affinity(storage)
         if storage.chance(0.1):
             spec["volumeMode"] = rng.choice(["Block", "Filesystem"])
@@ -377,7 +377,7 @@ def _disk(storage: _Storage) -> Json:
 
 def _request(storage: _Storage) -> Json:
     """Sizes of claims may be equal."""
-    most = storage.rng.choice([20, 60])
+    most = storage.rng.choice([10, 60])
     return {"requests": {"storage": str(storage.rng.randint(1, most) * GIB // 4)}}
 
 
@@ -411,6 +411,9 @@ def _waiting(storage: _Storage, namespace: str, name: str, **fields: Any) -> Non
     spec: Json = {"storageClassName": fields.pop("storageClassName", rng.choice(classes))}
     if storage.chance(0.95):
         spec["resources"] = _request(storage)
+    if storage.chance(0.5):
+        _add_claim(storage, namespace, name, **spec, **fields)
+        return
     if storage.chance(0.1):
         spec["accessModes"] = rng.choice([["ReadWriteMany"], ["ReadWriteOnce", "ReadOnlyMany"]])
     if storage.chance(0.1):

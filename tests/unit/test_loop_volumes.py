@@ -125,6 +125,16 @@ async def test_pods_that_wait_hold_their_room_and_hinder_nobody() -> None:
 
 
 @in_virtual_time
+async def test_a_pod_that_waits_takes_its_room_once() -> None:
+    running = await placed()
+    # What we have written comes back by the watch; the room is assumed already.
+    running.add(with_claims("pod", "data").req(memory="2Gi").status(nominatedNodeName="n"))
+    running.add(make_pod("fits").req(memory="2Gi"))
+    await settle()
+    assert running.bound_to == {"fits": "n"}
+
+
+@in_virtual_time
 async def test_a_volume_that_is_promised_is_not_promised_again() -> None:
     running = await start()
     running.nodes.upsert(make_node("n").obj())
@@ -138,6 +148,28 @@ async def test_a_volume_that_is_promised_is_not_promised_again() -> None:
     assert running.writer.cancelled_volumes == [UID]
     await asyncio.sleep(1.5)
     assert [request.uid for request in running.writer.volumes] == [UID, "uid-of-default/late"]
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+@in_virtual_time
+async def test_pods_that_share_a_claim_each_see_to_its_volume(first_fails: bool) -> None:
+    running = await start()
+    running.nodes.upsert(make_node("n").obj())
+    running.see(storage_class(), volume("pv"), claim("data"))
+    running.add(with_claims("pod", "data"), with_claims("twin", "data"))
+    await settle()
+    # The second can't rely on the first.
+    assert [request.plan.bindings[0].is_written for request in running.writer.volumes] == [False, False]
+    second = "uid-of-default/twin"
+    if first_fails:
+        running.pods.delete(with_claims("pod", "data").obj())
+    else:
+        running.volumes.on_written(UID, Written({(PersistentVolume, "pv"): "2"}))
+    running.volumes.on_written(second, Written({(PersistentVolume, "pv"): "2"}))
+    running.see(volume("pv", version="2", claimRef=claim_ref("data", "uid-data")))
+    running.see(claim("data", version="3", volume="pv"))
+    assert running.bound_to == ({} if first_fails else {"pod": "n"}) | {"twin": "n"}
+    assert running.writer.notes == []
 
 
 @pytest.mark.parametrize("how", ["deleted", "not listed"])

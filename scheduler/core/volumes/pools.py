@@ -11,6 +11,8 @@ from bisect import insort
 from collections.abc import Collection, Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.api import NodeSelector
 from scheduler.api_objects import ClusterObject, PersistentVolume
@@ -44,6 +46,8 @@ class FreeVolume:
         if spec.node_affinity is not None:
             self.affinity = spec.node_affinity.required
         self.affinity_key = affinity_key(self.affinity)
+        self.reached: tuple[int, NDArray[np.intp]] | None = None
+        """Rows of the nodes that reach it, and the version of node objects for which that holds."""
 
 
 def affinity_key(affinity: NodeSelector | None) -> bytes:

@@ -17,7 +17,7 @@ from scheduler.core.node_selector import selects
 from scheduler.core.nodes import NodeView
 from scheduler.core.plugin import Mask
 from scheduler.core.volumes.bound import migrated_plugins
-from scheduler.core.volumes.pools import affinity_key
+from scheduler.core.volumes.pools import FreeVolume, affinity_key
 
 Rows = NDArray[np.intp]
 _NO_ROWS = np.empty(0, np.intp)
@@ -39,6 +39,13 @@ def rows_of(affinity: NodeSelector | None, nodes: NodeView) -> Rows:
     if not found:
         return _NO_ROWS
     return found[0] if len(found) == 1 else np.sort(np.concatenate(found))
+
+
+def rows_of_volume(volume: FreeVolume, nodes: NodeView) -> Rows:
+    """The same of a free volume, kept with it: there may be thousands to choose from."""
+    if volume.reached is None or volume.reached[0] != nodes.object_version:
+        volume.reached = nodes.object_version, rows_of(volume.affinity, nodes)
+    return volume.reached[1]
 
 
 def reached(affinity: NodeSelector | None, nodes: NodeView) -> Mask:

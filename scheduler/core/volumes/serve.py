@@ -38,7 +38,15 @@ from scheduler.core.volumes.claims import (
 from scheduler.core.volumes.plan import SELECTED_NODE
 from scheduler.core.volumes.pod_volumes import ClaimUse
 from scheduler.core.volumes.pools import FILESYSTEM, FreeVolume
-from scheduler.core.volumes.reach import Rows, allowed, csi_nodes, reached, rows_of, selector_of
+from scheduler.core.volumes.reach import (
+    Rows,
+    allowed,
+    csi_nodes,
+    reached,
+    rows_of,
+    rows_of_volume,
+    selector_of,
+)
 from scheduler.core.volumes.sources import IN_TREE, affinity_of, provisioner_of, translated_affinity
 from scheduler.quantity import QuantityError, value
 
@@ -177,12 +185,12 @@ def _match(claim: PersistentVolumeClaim, before: Sequence[Match], claims: int, n
     choice = np.full(nodes.count, _NONE, np.int64)
     reserved = _reserved(claim, nodes)
     if reserved is not None:
-        choice[rows_of(reserved.affinity, nodes)] = 0
+        choice[rows_of_volume(reserved, nodes)] = 0
         return Match(claim, [reserved], choice)
     volumes = list(_candidates(claim, claims, nodes))
     if not volumes:
         return Match(claim, volumes, choice)
-    rows = [rows_of(volume.affinity, nodes) for volume in volumes]
+    rows = [rows_of_volume(volume, nodes) for volume in volumes]
     at = np.concatenate(rows)
     which = np.repeat(np.arange(len(volumes)), [len(part) for part in rows])
     index = {volume.name: i for i, volume in enumerate(volumes)}
