@@ -18,7 +18,7 @@ OLDER_MINORS = $(patsubst tests/cluster/programs/kubernetes-%,%,$(sort $(wildcar
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: environment
 environment:
@@ -67,6 +67,14 @@ faults: environment ## Run the property tests for much longer
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler
 	@$(RUN) python -m tests.bench.throughput $(ARGS)
+
+.PHONY: bench-shapes
+bench-shapes: environment ## Compare throughput with kube-scheduler on the workloads of its own benchmark
+	@$(RUN) python -m tests.bench.shapes $(ARGS)
+
+.PHONY: bench-decisions
+bench-decisions: environment ## Measure decisions alone, without an API server
+	@$(RUN) python -m tests.bench.decisions $(ARGS)
 
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies on real traces
