@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.filter_answers import PASSES, FilterAnswers
+from scheduler.core.filter_answers import PASSES, FilterAnswers, resized
 from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows, Stamp, narrow
-from scheduler.core.plugin import FilterPlugin, PreFilterResult, ScorePlugin, Scores
+from scheduler.core.plugin import FilterPlugin, Mask, PreFilterResult, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
@@ -133,7 +133,7 @@ class Cycle:
             return self._failure(pod, answers, remote, prefiltered.rejected_by, candidates)
         preferences = self._preferences.of(pod, key)
         if preferences or remote.scores or not (answers.alone or answers.sums):
-            rows = np.flatnonzero(totals != _INFEASIBLE)
+            rows = _rows_where(totals != _INFEASIBLE)
             if candidates is not None:
                 rows = candidates[rows]
             ties = self._best_of_mixed(pod, answers, preferences, remote, rows)
@@ -228,8 +228,7 @@ class Cycle:
         if usage.generation != generation:
             usage.resize(n)
             if answers.total.size != n:
-                answers.total = np.resize(answers.total, n)
-                answers.raw = np.resize(answers.raw.T, (n, answers.raw.shape[0])).T.copy()
+                answers.total, answers.raw = resized(answers.total, n), resized(answers.raw, n)
             rows = nodes.changed_since(usage.generation)
             if len(rows) == 1 and answers.memo is not None:
                 self._refresh_row(pod, answers, answers.memo, int(rows[0]))
@@ -271,23 +270,22 @@ class Cycle:
         answers: _Answers,
         preferences: Sequence[StaticScore],
         remote: RemoteAnswers,
-        rows: NDArray[np.intp],
+        rows: Rows,
     ) -> NDArray[np.intp]:
         """Those of the rows that fit with the highest weighted sum of normalised scores; normalisation
         looks at these rows only. Among them a plugin of full resolution decides."""
-        if answers.sums:
-            totals = answers.total[rows]
-        else:
-            totals = np.zeros(len(rows), np.int64)
+        fitting = answers.total[rows]
+        totals = fitting if answers.sums else np.zeros_like(fitting)
+        if not answers.sums:
             for raw, weighted in zip(answers.raw, answers.scores, strict=True):
                 totals += weighted.plugin.normalize(raw[rows]) * weighted.weight
         for score in preferences:
-            totals += score.plugin.normalize(score.raw[rows]) * score.weight
+            totals = totals + score.plugin.normalize(score.raw[rows]) * score.weight
         if remote.scores:
-            feasible = np.zeros(len(self._nodes), np.bool_)
-            feasible[rows] = True
-            totals += self.remote.scores(pod, remote, feasible)
-        ties: NDArray[np.intp] = rows[totals == totals.max()]
+            totals = totals + remote.rank(rows, len(totals))
+        ties = np.flatnonzero(totals == totals.max())
+        if not isinstance(rows, slice):
+            ties = rows[ties]
         for raw, weighted in zip(answers.raw, answers.scores, strict=True):
             if weighted.plugin.full_resolution:
                 ties = ties[raw[ties] == raw[ties].max()]
@@ -373,6 +371,12 @@ def _applying(filters: Iterable[tuple[int, FilterPlugin]], pod: PodInfo) -> Filt
 def _groups(answers: _Answers, remote: RemoteAnswers) -> list[FilterAnswers]:
     groups = [answers.static, answers.usage]
     return groups if remote.filters is None else [*groups, remote.filters]
+
+
+def _rows_where(mask: Mask) -> Rows:
+    """All rows as a slice, which copies nothing, when it is all of them."""
+    rows = np.flatnonzero(mask)
+    return slice(0, len(mask)) if len(rows) == len(mask) else rows
 
 
 def _is_static(score: WeightedScore) -> bool:

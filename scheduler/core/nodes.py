@@ -25,6 +25,7 @@ from scheduler.core.objects import ClusterObjects
 from scheduler.core.plugin import Mask, Wake
 from scheduler.core.pod_index import Carried, PodIndex, Query
 from scheduler.core.pod_info import HostPort, PodInfo
+from scheduler.core.tally import Tally
 from scheduler.core.volumes.index import VolumeIndex
 from scheduler.core.volumes.pod_volumes import NO_VOLUMES
 from scheduler.quantity import resource_amount
@@ -36,6 +37,7 @@ NodeTaint = tuple[str, str, str]
 """(key, value, effect)."""
 
 Stamp = tuple[int, int, int]
+Layout = tuple[int, int]
 Rows = slice | NDArray[np.intp]
 _MIN_CAPACITY = 64
 _MAX_LABEL_COLUMNS = 256
@@ -88,6 +90,12 @@ class NodeTable:
     def stamp(self) -> Stamp:
         """Differs as soon as anything has changed that any decision reads."""
         return self.generation, self.pods.version, self.cluster.changes
+
+    @property
+    def layout(self) -> Layout:
+        """Differs as soon as a node object or a namespace's labels have changed. While it stays, so do row
+        numbers, labels, taints and which pods a rule means; only pods come and go."""
+        return self.last_object_change, self.pods.namespaces_version
 
     def view(self, rows: Rows | None = None) -> NodeView:
         """All rows, or the given ones (a slice shares memory, an index array copies)."""
@@ -407,17 +415,17 @@ class NodeView:
         column = self._table.label_column(key)
         return column, column.ids[self._rows]
 
-    def matching(self, query: Query) -> NDArray[np.int64]:
-        """int64[n]: pods on each node that the query means."""
-        return self._table.pods.counts(query)[self._rows]
+    def matching(self, query: Query) -> Tally:
+        """Pods on each node that the query means, in rows of the table."""
+        return self._table.pods.counts(query)
 
     def concerning(self, pod: PodInfo) -> tuple[Carried, ...]:
         """The affinity terms of pods on nodes that mean this pod."""
         return self._table.pods.concerning(pod)
 
-    def carrying(self, carried: Carried) -> NDArray[np.int64]:
-        """int64[n]: pods on each node that carry the term, or the sum of their weights."""
-        return self._table.pods.weights(carried)[self._rows]
+    def carrying(self, carried: Carried) -> Tally:
+        """Pods on each node that carry the term, or the sum of their weights, in rows of the table."""
+        return self._table.pods.weights(carried)
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         """Empty for a namespace that is not known (yet)."""

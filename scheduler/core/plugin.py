@@ -4,7 +4,8 @@ A plugin sees one pod and many nodes at once (`NodeView`), and answers for all o
 because in Python a call per node is what makes a scheduler slow. The same code is run on all rows
 when a pod of a new kind arrives and on the few rows that changed afterwards, so a plugin must not
 keep state between calls. Plugins about what is on *other* nodes (`row_local = False`) always see all
-rows, and are asked at each decision.
+rows; they are asked at each decision, unless what they hand out for each kind of pod follows changes by
+itself (`scheduler.core.following`).
 
 The words are kube-scheduler's (k8s.io/kube-scheduler/framework/interface.go): PreFilter, Filter,
 Score, NormalizeScore; a rejection is *unresolvable* when evicting pods could not cure it.
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scheduler.core.following import AskFilter, AskRank, FilterFollower, RankFollower
 
 if TYPE_CHECKING:
     from scheduler.api_objects import ClusterObject
@@ -198,6 +201,11 @@ class FilterPlugin(Plugin):
         """Reason bits and unresolvable flags for the rows of `nodes`, in their order."""
         raise NotImplementedError
 
+    def follow_filter(self, pod: PodInfo, nodes: NodeView) -> FilterFollower:
+        """`filter` for all nodes, and in a form that follows changes. Only for plugins that are not
+        row-local; the default asks `filter` each time."""
+        return AskFilter(self, pod, nodes)
+
 
 class ScorePlugin(Plugin):
     """Says how good each node is for a pod; more is better.
@@ -240,6 +248,10 @@ class ScorePlugin(Plugin):
         """Scores of the feasible nodes (never none), in order. Called in place of `score` and
         `normalize` for plugins that are not row-local; `nodes` are all nodes."""
         raise NotImplementedError
+
+    def follow_rank(self, pod: PodInfo, nodes: NodeView) -> RankFollower:
+        """`rank` in a form that follows changes; the default asks `rank` each time."""
+        return AskRank(self, pod, nodes)
 
 
 def passes(n: int) -> FilterResult:

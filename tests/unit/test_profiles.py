@@ -243,13 +243,13 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ("Plugin", "context name reads reads_amounts_only reads_usage row_local watches"),
         (
             "FilterPlugin",
-            "applies applies_in context filter may_help name plan prefilter reads reads_amounts_only "
-            "reads_usage reasons refuses row_local wakes_on watches",
+            "applies applies_in context filter follow_filter may_help name plan prefilter reads "
+            "reads_amounts_only reads_usage reasons refuses row_local wakes_on watches",
         ),
         (
             "ScorePlugin",
-            "context full_resolution name normalize normalized prefers rank rates reads reads_amounts_only "
-            "reads_usage row_local score version watches",
+            "context follow_rank full_resolution name normalize normalized prefers rank rates reads "
+            "reads_amounts_only reads_usage row_local score version watches",
         ),
         ("FilterResult", "count index reason_bits unresolvable"),
         ("PreFilterResult", "count index node_names rejection"),
