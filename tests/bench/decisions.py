@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from scheduler.api import Namespace, ObjectMeta
+from scheduler.api_objects import Service
 from scheduler.core.engine import Engine, Verdict
-from tests.bench.workloads import SHAPES, Shape
+from tests.bench.workloads import MEASURED, SHAPES, Shape, service_manifest
 from tests.builders import decode_node, decode_pod, make_engine, make_profile
 
 NAME = "default-scheduler"
@@ -25,6 +27,8 @@ def prepare(shape: Shape) -> Engine:
     engine = make_engine(time.monotonic, make_profile(NAME))
     for name, labels in shape.namespaces().items():
         engine.upsert_namespace(Namespace(metadata=ObjectMeta(name=name, labels=dict(labels))))
+    if shape.service:
+        engine.upsert_object(msgspec.convert(service_manifest("bench", MEASURED), Service))
     for node in shape.node_manifests():
         engine.upsert_node(decode_node(node))
     for manifest in (*shape.earlier_pods(NAME), *shape.measured_pods(NAME)):

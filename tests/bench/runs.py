@@ -23,13 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import click
 import psutil
 
-from tests.bench.workloads import CHURN, HIGH, HIGH_PRIORITY, MEASURED, Churn, Shape
+from tests.bench.workloads import CHURN, HIGH, HIGH_PRIORITY, MEASURED, Churn, Shape, service_manifest
 from tests.cluster import ControlPlane, node_manifest
 from tests.cluster.api import Api
 from tests.cluster.control_plane import API_SERVER, SCHEDULER, environment
@@ -181,7 +180,7 @@ def _churning(api: Api, churn: Churn | None, scheduler_name: str) -> Iterator[No
                 api.create(pod)
             elif number % 2 == 0:
                 name = pod["metadata"]["name"]
-                for manifest in (node_manifest(name, pods=0), pod, _service(name, CHURN)):
+                for manifest in (node_manifest(name, pods=0), pod, service_manifest(name, CHURN)):
                     api.create(manifest)
             else:
                 name = f"churn-{number - 1:05}"
@@ -212,19 +211,10 @@ def _fill(api: Api, shape: Shape, scheduler_name: str) -> None:
         }
     )
     if shape.service:
-        api.create(_service("bench", MEASURED))
+        api.create(service_manifest("bench", MEASURED))
     api.create_many(shape.node_manifests())
     api.create_many(shape.earlier_pods(scheduler_name))
     api.create_many(shape.measured_pods(scheduler_name))
-
-
-def _service(name: str, namespace: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"selector": {"app": "bench"}, "ports": [{"port": 8080}]},
-    }
 
 
 def _start(scheduler: str, plane: ControlPlane) -> tuple[psutil.Process, Callable[[], None]]:

@@ -142,6 +142,16 @@ class Shape:
             yield self.measured.manifest(f"pod-{i:05}", i, namespace=MEASURED, scheduler_name=scheduler_name)
 
 
+def service_manifest(name: str, namespace: str) -> Json:
+    """A Service that selects the pods of `default-spreading`."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"selector": {"app": "bench"}, "ports": [{"port": 8080}]},
+    }
+
+
 def _term(colour: str, key: str, **namespaces: Any) -> Json:
     where = namespaces or {"namespaces": [MEASURED, f"{BEFORE}-0"]}
     return {"labelSelector": {"matchLabels": {"color": colour}}, "topologyKey": key, **where}
