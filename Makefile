@@ -13,9 +13,12 @@ RUN = $(UV) run --frozen
 # Passed on to the program that a target runs: make test ARGS="-k cluster"
 ARGS =
 
+# Kubernetes' minors before the one that we follow, of which tests/cluster/programs pins a patch.
+OLDER_MINORS = $(patsubst tests/cluster/programs/kubernetes-%,%,$(sort $(wildcard tests/cluster/programs/kubernetes-*)))
+
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: environment
 environment:
@@ -35,6 +38,17 @@ test: environment ## Run all tests
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) pytest $(ARGS)
 
+.PHONY: test-minors
+test-minors: environment ## Run the integration tests against the API servers of older Kubernetes minors
+	@for minor in $(OLDER_MINORS); do \
+		echo "Kubernetes $$minor"; export WHOLEPOD_KUBERNETES=$$minor; \
+		$(RUN) python -m tests.cluster programs && $(RUN) pytest tests/integration $(ARGS) || exit 1; \
+	done
+
+.PHONY: e2e-upstream
+e2e-upstream: environment ## Run Kubernetes' own end-to-end tests of scheduling, with Wholepod as the scheduler
+	@$(RUN) python -m tests.e2e.upstream $(ARGS)
+
 .PHONY: lint
 lint: environment ## Run the linters: ruff, mypy, import-linter
 	@$(RUN) ruff check
@@ -43,8 +57,12 @@ lint: environment ## Run the linters: ruff, mypy, import-linter
 	@$(RUN) lint-imports
 
 .PHONY: parity
-parity: environment ## Compare decisions with the real kube-scheduler's plugins on random clusters
+parity: environment ## Compare decisions with the real kube-scheduler's plugins on 20,000 random clusters
 	@$(RUN) python -m tests.parity $(ARGS)
+
+.PHONY: parity-full
+parity-full: environment ## The same with ten times as many clusters (an hour or more)
+	@$(RUN) python -m tests.parity --clusters 200000 --pods 100000 $(ARGS)
 
 .PHONY: faults
 faults: environment ## Run the property tests for much longer
@@ -58,6 +76,14 @@ bench: environment ## Compare throughput and CPU with kube-scheduler
 bench-preemption: environment ## Compare preemption's victims and broken budgets with kube-scheduler's
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.bench.preemption $(ARGS)
+
+.PHONY: bench-shapes
+bench-shapes: environment ## Compare throughput with kube-scheduler on the workloads of its own benchmark
+	@$(RUN) python -m tests.bench.shapes $(ARGS)
+
+.PHONY: bench-decisions
+bench-decisions: environment ## Measure decisions alone, without an API server
+	@$(RUN) python -m tests.bench.decisions $(ARGS)
 
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies on real traces

@@ -37,7 +37,7 @@ class VolumeNodeAffinity(ApiStruct):
 
 
 class PersistentVolumeSpec(ApiStruct):
-    """The volume's source is not here but for the sources that scheduling rules know."""
+    """Of the volume's source, only those are here that are, or stand for, volumes of a CSI driver."""
 
     capacity: ResourceList | None = None
     access_modes: list[str] | None = None
@@ -45,7 +45,13 @@ class PersistentVolumeSpec(ApiStruct):
     storage_class_name: str = ""
     volume_mode: str | None = None
     node_affinity: VolumeNodeAffinity | None = None
+    volume_attributes_class_name: str | None = None
     csi: dict[str, Any] | None = None
+    aws_elastic_block_store: dict[str, Any] | None = None
+    azure_disk: dict[str, Any] | None = None
+    cinder: dict[str, Any] | None = None
+    gce_persistent_disk: dict[str, Any] | None = None
+    portworx_volume: dict[str, Any] | None = None
 
 
 class PhaseStatus(ApiStruct):
@@ -64,6 +70,7 @@ class PersistentVolumeClaimSpec(ApiStruct):
     volume_name: str = ""
     storage_class_name: str | None = None
     volume_mode: str | None = None
+    volume_attributes_class_name: str | None = None
 
 
 class PersistentVolumeClaim(ClusterObject):
@@ -107,6 +114,7 @@ class CSINode(ClusterObject):
 
 class CSIDriverSpec(ApiStruct):
     storage_capacity: bool | None = None
+    prevent_pod_scheduling_if_missing: bool | None = None
 
 
 class CSIDriver(ClusterObject):

@@ -34,6 +34,7 @@ from scheduler.kube.permissions import require_permissions
 from scheduler.kube.reports import PodReports
 from scheduler.kube.resources import RESOURCES, Resource
 from scheduler.kube.selfcheck import compare_with_api
+from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.kube.watch import Handler, Reflector
 from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
@@ -62,7 +63,7 @@ class App:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        profiles = [build_profile(profile) for profile in configuration.profiles]
+        profiles = self._profiles = [build_profile(profile) for profile in configuration.profiles]
         watched = frozenset(kind for profile in profiles for kind in profile.watches)
         self._watched = sorted(watched, key=lambda kind: kind.__name__)
         self.engine = Engine(
@@ -104,6 +105,7 @@ class App:
         await require_permissions(
             client,
             watched=self._watched,
+            writes_volumes=any(profile.makes_plans for profile in self._profiles),
             leader_elect=election.leader_elect,
             lease_namespace=election.resource_namespace,
             lease_name=election.resource_name,
@@ -112,12 +114,20 @@ class App:
             client,
             on_bound=self.loop.on_bound,
             on_deleted=self.loop.on_deleted,
+            on_volumes=lambda uid, outcome: volumes.on_written(uid, outcome),
             leads=self._leads,
             limits=WriterLimits(qps=connection.qps, burst=connection.burst),
             on_drop=lambda work, why: self.metrics.shed.labels(work, why).inc(),
             on_retry=lambda work: self.metrics.retries.labels(work).inc(),
         )
-        self.loop.connect(self._writer, PodReports(self._writer, clock=time.monotonic))
+        volumes = VolumeBinder(
+            self.engine.state.nodes,
+            self._writer,
+            on_bound=self.loop.on_volumes_bound,
+            on_failed=self.loop.on_volumes_failed,
+        )
+        self.metrics.waiting_for_volumes.set_function(lambda: len(volumes))
+        self.loop.connect(self._writer, PodReports(self._writer, clock=time.monotonic), volumes)
         self._pods = self._reflector(Resource("pods"), Pod, PodHandler(self.loop), UNFINISHED)
         self._reflectors: list[Reflector[Any]] = [
             self._pods,
@@ -161,7 +171,12 @@ class App:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in done:
                 end.result()  # but for `stopping`, each of them ends only by an exception
-            log.info("stopping", binds_under_way=self.loop.binds_under_way)
+            log.info(
+                "stopping",
+                binds_under_way=self.loop.binds_under_way,
+                waiting_for_volumes=self.loop.waiting_for_volumes,
+            )
+            self.loop.stop_waiting_for_volumes()
             left = await self._writer.drain(DRAIN_TIMEOUT_S)
             log.info("stopped", undecided_binds=len(left.undecided), unsent_events=left.events)
         finally:

@@ -13,6 +13,7 @@ from typing import NoReturn, TypeVar
 
 import click
 import msgspec
+import yaml
 
 from scheduler import __version__
 from scheduler.config import (
@@ -21,6 +22,7 @@ from scheduler.config import (
     ProfileConfig,
     checked,
     load,
+    read_text,
     split_address,
 )
 
@@ -145,6 +147,38 @@ def _run(configuration: Configuration) -> None:
         _fail(error, EXIT_CONFIGURATION)
     except KubeError as error:
         _fail(error, EXIT_CLUSTER)
+
+
+@main.group("config")
+def config_group() -> None:
+    """Work on configuration files."""
+
+
+@config_group.command("convert")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="Format."
+)
+def config_convert(file: Path, output: str) -> None:
+    """Turn a KubeSchedulerConfiguration into Wholepod's configuration, for `wholepod run --config`.
+
+    FILE is kube-scheduler's (kubescheduler.config.k8s.io/v1), `-` standard input. The result goes to
+    standard output; what in it has no equivalent is named on standard error, with line and reason.
+    """
+    from scheduler.convert import convert
+
+    try:
+        source = "standard input" if str(file) == "-" else str(file)
+        text = sys.stdin.read() if str(file) == "-" else read_text(file)
+        document, notes = convert(text, source=source)
+    except ConfigurationError as error:
+        _fail(error, EXIT_CONFIGURATION)
+    for note in notes:
+        click.echo(f"warning: {note}", err=True)
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+    else:
+        click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

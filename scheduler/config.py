@@ -111,16 +111,36 @@ class Configuration(_Struct, frozen=True):
 
 def load(path: Path) -> Configuration:
     """Reads and checks a file. Raises ConfigurationError with file, line, field and fix."""
+    return parse(read_text(path), source=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Raises ConfigurationError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(f"cannot read the configuration file {path}: {reason}") from error
-    return parse(text, source=str(path))
 
 
 def parse(text: str, *, source: str = "configuration") -> Configuration:
     """Checks a document. Raises ConfigurationError."""
+    document, root = read_yaml(text, source=source, expected=f"apiVersion: {API_VERSION}, kind: {KIND}")
+    for field, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if document.get(field) != expected:
+            raise ConfigurationError(
+                f"{locate(source, root, [field])}: {field} must be {expected}, got {document.get(field)!r}"
+            )
+    _parse_durations(document, root, source)
+    try:
+        configuration = msgspec.convert(document, Configuration)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(explain(str(error), source, root)) from error
+    return checked(configuration, source=source)
+
+
+def read_yaml(text: str, *, source: str, expected: str) -> tuple[dict[str, Any], yaml.Node]:
+    """A mapping, and the same with line numbers. Raises ConfigurationError."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
@@ -129,19 +149,9 @@ def parse(text: str, *, source: str = "configuration") -> Configuration:
         where = f"{source}:{mark.line + 1}" if mark is not None else source
         raise ConfigurationError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(document, dict) or root is None:
-        raise ConfigurationError(f"{source}: expected a mapping with apiVersion: {API_VERSION}, kind: {KIND}")
+        raise ConfigurationError(f"{source}: expected a mapping with {expected}")
     _refuse_bad_keys(root, source)
-    for field, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if document.get(field) != expected:
-            raise ConfigurationError(
-                f"{_where(source, root, [field])}: {field} must be {expected}, got {document.get(field)!r}"
-            )
-    _parse_durations(document, root, source)
-    try:
-        configuration = msgspec.convert(document, Configuration)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(_explain(str(error), source, root)) from error
-    return checked(configuration, source=source)
+    return document, root
 
 
 def checked(configuration: Configuration, *, source: str = "configuration") -> Configuration:
@@ -192,29 +202,28 @@ def split_address(address: str) -> tuple[str, int]:
     return match.group(1) or match.group(2) or "127.0.0.1", int(match.group(3))
 
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
-_DURATION_FIELDS = ("leaseDuration", "renewDeadline", "retryPeriod")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+DURATION_FIELDS = ("leaseDuration", "renewDeadline", "retryPeriod")
 
 
 def parse_duration_s(text: str) -> float:
     """A duration in Go's notation (15s, 1m30s, 500ms) in seconds. Raises ConfigurationError."""
-    match = _DURATION.fullmatch(text)
-    if match is None or not any(match.groups()):
+    if not re.fullmatch(f"({_DURATION.pattern})+", text):
         raise ConfigurationError(f"{text!r} is not a duration (examples: 15s, 1m30s, 500ms)")
-    hours, minutes, seconds, millis = (float(group or 0) for group in match.groups())
-    return hours * 3600 + minutes * 60 + seconds + millis / 1000
+    return sum(float(amount) * _UNITS_S[unit] for amount, unit in _DURATION.findall(text))
 
 
 def _parse_durations(document: dict[str, Any], root: yaml.Node, source: str) -> None:
     election = document.get("leaderElection")
     if not isinstance(election, dict):
         return
-    for field in _DURATION_FIELDS:
+    for field in DURATION_FIELDS:
         if isinstance(election.get(field), str):
             try:
                 election[field] = parse_duration_s(election[field])
             except ConfigurationError as error:
-                where = _where(source, root, ["leaderElection", field])
+                where = locate(source, root, ["leaderElection", field])
                 raise ConfigurationError(f"{where}: leaderElection.{field}: {error}") from error
 
 
@@ -237,7 +246,7 @@ def _refuse_bad_keys(node: yaml.Node, source: str) -> None:
             _refuse_bad_keys(value, source)
 
 
-def _explain(message: str, source: str, root: yaml.Node) -> str:
+def explain(message: str, source: str, root: yaml.Node) -> str:
     """msgspec's "Object contains unknown field `x` - at `$.a[0]`" with file, line and dotted path."""
     match = re.fullmatch(r"(.*?)(?: - at `(.*?)`)?", message, re.DOTALL)
     text, path = (match.group(1), match.group(2) or "$") if match else (message, "$")
@@ -251,10 +260,10 @@ def _explain(message: str, source: str, root: yaml.Node) -> str:
     elif text.startswith(("Expected", "Invalid")):
         text = text[0].lower() + text[1:]
     dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    return f"{_where(source, root, steps)}: {dotted + ': ' if dotted else ''}{text}"
+    return f"{locate(source, root, steps)}: {dotted + ': ' if dotted else ''}{text}"
 
 
-def _where(source: str, root: yaml.Node, steps: list[str | int] | list[str]) -> str:
+def locate(source: str, root: yaml.Node, steps: list[str | int] | list[str]) -> str:
     """`file:line` of the deepest part of a path that exists."""
     node, line = root, root.start_mark.line
     for step in steps:

@@ -1,7 +1,8 @@
 """The scheduling loop: hands the engine's decisions to the writer, and the watch's deltas to the engine.
 
 A turn decides for a few milliseconds and then lets reads and writes go on. Decisions stop while too
-many binds are under way, since the more are, the older the picture was that they were made on.
+many binds are under way, since the more are, the older the picture was that they were made on. Pods
+whose volumes have to be made ready first don't count among these: that can take minutes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Ref
 from scheduler.kube.deletion import DeletionOutcome
 from scheduler.kube.payloads import BindRequest
 from scheduler.kube.reports import PodReports
+from scheduler.kube.volume_binder import VolumeBinder
+from scheduler.kube.volume_writes import VolumeRequest
 from scheduler.kube.writer import Writer
 from scheduler.observe.metrics import Metrics
 from scheduler.preempting import Preempting
@@ -39,14 +42,15 @@ _LONGEST_SLEEP_S = 1.0
 @dataclass(frozen=True, slots=True)
 class _Bind:
     decision: Decision
+    node: str
     started: float
 
 
 class SchedulingLoop:
     """`may_decide` says whether a decision now would be ours to make and built on a true picture.
 
-    Give `on_bound` and `on_deleted` to the writer; they are told once what became of each bind and of
-    each victim's deletion.
+    Give `on_bound` and `on_deleted` to the writer, `on_volumes_bound` and `on_volumes_failed` to the volume
+    binder; they are told once what became of each pod that was handed over.
     """
 
     def __init__(
@@ -63,19 +67,26 @@ class SchedulingLoop:
         self._on_first_turn = on_first_turn
         self._work = asyncio.Event()
         self._binds: dict[str, _Bind] = {}
+        self._preparing: dict[str, _Bind] = {}
+        """Pods whose volumes are not ready for the bind."""
         self._preempting = Preempting(
             engine, metrics, is_binding=self._binds.__contains__, recall_bind=self._recall_bind
         )
         self.last_turn_at = clock()
 
-    def connect(self, writer: Writer, reports: PodReports) -> None:
+    def connect(self, writer: Writer, reports: PodReports, volumes: VolumeBinder) -> None:
         """Where decisions go; before `run`."""
-        self._writer, self._reports = writer, reports
+        self._writer, self._reports, self._volumes = writer, reports, volumes
         self._preempting.connect(writer, reports)
 
     @property
     def binds_under_way(self) -> int:
         return len(self._binds)
+
+    @property
+    def waiting_for_volumes(self) -> int:
+        """Pods that are decided for; their room is theirs."""
+        return len(self._preparing)
 
     def wake(self) -> None:
         """Something has changed that a decision may depend on."""
@@ -140,9 +151,40 @@ class SchedulingLoop:
             else:
                 self._reports.undecided(decision)
             return
+        bind = _Bind(decision, decision.node, started)
+        if decision.volumes is None:
+            self._send(bind)
+        else:
+            self._preparing[info.uid] = bind
+            self._reports.expected(decision, bind.node)
+            metadata = info.pod.metadata
+            self._volumes.bind(VolumeRequest(metadata.namespace, metadata.name, info.uid, decision.volumes))
+
+    def _send(self, bind: _Bind) -> None:
+        info = bind.decision.pod
         metadata = info.pod.metadata
-        self._binds[info.uid] = _Bind(decision, started)
-        self._writer.bind(BindRequest(metadata.namespace, metadata.name, info.uid, decision.node))
+        self._binds[info.uid] = bind
+        self._writer.bind(BindRequest(metadata.namespace, metadata.name, info.uid, bind.node))
+
+    def on_volumes_bound(self, uid: str) -> None:
+        """For `VolumeBinder`: the pod can be bound."""
+        self._send(self._preparing.pop(uid))
+
+    def on_volumes_failed(self, uid: str, message: str) -> None:
+        """For `VolumeBinder`: the pod has to be decided for again."""
+        bind = self._preparing.pop(uid)
+        decision = bind.decision
+        log.warning("volumes not bound", pod=decision.pod.name, node=decision.node, message=message)
+        self._engine.bind_failed(uid)
+        self._metrics.volume_errors.labels("bind").inc()
+        self._metrics.bind_refused(decision, self._clock() - bind.started)
+        self._reports.volumes_not_bound(decision, message)
+        self.wake()
+
+    def stop_waiting_for_volumes(self) -> None:
+        """Nothing of it is lost: whoever decides next goes on from what is written."""
+        self._volumes.cancel_all()
+        self._preparing.clear()
 
     def on_bound(self, uid: str, outcome: BindOutcome) -> None:
         """For `Writer`: the definite end of a bind."""
@@ -178,8 +220,10 @@ class SchedulingLoop:
     def replace_pods(self, pods: Sequence[Pod]) -> None:
         for pod, error in self._engine.replace_pods(pods):
             self.unreadable("pods", pod_name(pod), error)
-        for uid in [uid for uid in self._binds if not self._engine.knows(uid)]:
+        for uid in [uid for uid in (*self._binds, *self._preparing) if not self._engine.knows(uid)]:
             self._drop_bind(uid)
+        for pod in pods if self._preparing else ():
+            self._leave_if_bound(pod)
         self._preempting.forget_all_but(self._engine.knows)
         self._reports.forget_all_but(self._engine.knows)
         self.wake()
@@ -189,6 +233,7 @@ class SchedulingLoop:
             self._engine.upsert_pod(pod)
         except ValueError as error:
             self.unreadable("pods", pod_name(pod), error)
+        self._leave_if_bound(pod)
         if pod.spec.node_name:
             self._preempting.preemptor_gone(pod.metadata.uid)
         self.wake()
@@ -206,6 +251,7 @@ class SchedulingLoop:
     def replace_nodes(self, nodes: Sequence[Node]) -> None:
         for node, error in self._engine.replace_nodes(nodes):
             self.unreadable("nodes", node.metadata.name, error)
+        self._volumes.everything_changed()
         self.wake()
 
     def upsert_node(self, node: Node) -> None:
@@ -213,10 +259,12 @@ class SchedulingLoop:
             self._engine.upsert_node(node)
         except ValueError as error:
             self.unreadable("nodes", node.metadata.name, error)
+        self._volumes.node_changed(node.metadata.name)
         self.wake()
 
     def delete_node(self, node: Node) -> None:
         self._engine.remove_node(node.metadata.name)
+        self._volumes.node_changed(node.metadata.name)
         self.wake()
 
     def replace_namespaces(self, namespaces: Sequence[Namespace]) -> None:
@@ -233,14 +281,17 @@ class SchedulingLoop:
 
     def replace_objects(self, kind: type[K], items: Sequence[K]) -> None:
         self._engine.replace_objects(kind, items)
+        self._volumes.everything_changed()
         self.wake()
 
     def upsert_object(self, item: ClusterObject) -> None:
         self._engine.upsert_object(item)
+        self._volumes.object_changed(item)
         self.wake()
 
     def delete_object(self, item: ClusterObject) -> None:
         self._engine.remove_object(item)
+        self._volumes.object_changed(item)
         self.wake()
 
     def unreadable(self, resource: str, name: str, error: Exception) -> None:
@@ -250,15 +301,28 @@ class SchedulingLoop:
 
     def _recall_bind(self, uid: str) -> bool:
         """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
-        if uid not in self._binds or not self._writer.cancel_unsent(uid):
+        if uid in self._preparing:
+            self._reports.displaced(self._preparing[uid].decision.pod)
+            self._drop_bind(uid)
+        elif uid in self._binds and self._writer.cancel_unsent(uid):
+            del self._binds[uid]
+        else:
             return False
-        del self._binds[uid]
         self._engine.bind_failed(uid)
         return True
 
     def _drop_bind(self, uid: str) -> None:
         if self._binds.pop(uid, None) is not None:
             self._writer.cancel(uid)
+        if self._preparing.pop(uid, None) is not None:
+            self._volumes.cancel(uid)
+
+    def _leave_if_bound(self, pod: Pod) -> None:
+        """Somebody else was faster: no volumes of ours are needed. (A bind under way finds out itself.)"""
+        uid = pod.metadata.uid
+        if pod.spec.node_name and uid in self._preparing:
+            self._drop_bind(uid)
+            self._engine.bind_void(uid)
 
 
 class PodHandler:

@@ -21,19 +21,21 @@ from numpy.typing import NDArray
 from scheduler.core.attempt import Attempt
 from scheduler.core.budgets import Budgets
 from scheduler.core.dry_run import DryRun
-from scheduler.core.filter_answers import PASSES, FilterAnswers
+from scheduler.core.filter_answers import PASSES, FilterAnswers, resized
 from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
 from scheduler.core.nominations import Nominations
 from scheduler.core.overlay import Kept, Overlay, Overlays
 from scheduler.core.placed_pods import PlacedPods
-from scheduler.core.plugin import FilterPlugin, Plugin, PreFilterResult, Scores
+from scheduler.core.plugin import FilterPlugin, Mask, Plugin, PreFilterResult, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
+from scheduler.core.prefilter import PreFilterAnswer, run_prefilters
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
 from scheduler.core.questions import Questions, Statuses
 from scheduler.core.recent import Recent
 from scheduler.core.remote import CONTEXTS_KEPT, Context, RemoteAnswers, RemotePlugins
 from scheduler.core.row_memo import RowAnswer, RowMemo
+from scheduler.core.volumes.plan import VolumePlan
 
 NO_NODES = "no nodes available to schedule pods"
 """ErrNoNodesAvailable (pkg/scheduler/schedule_one.go)."""
@@ -85,14 +87,6 @@ class _Answers:
         self.dry_run: DryRun | None = None
 
 
-@dataclass(frozen=True)
-class PreFilterAnswer:
-    """All plugins' PreFilter answers as one, and who said no or narrowed the nodes."""
-
-    result: PreFilterResult
-    rejected_by: frozenset[str]
-
-
 class Cycle:
     """Decides for one profile against one node table."""
 
@@ -137,10 +131,11 @@ class Cycle:
             return Placement(None, NO_NODES)
         key = self.read_key(pod) if key is None else key
         answers = self._answers(pod, key)
-        prefilter = answers.prefilter.result
+        prefiltered = self._prefiltered(pod, answers)
+        prefilter = prefiltered.result
         if prefilter.rejection is not None:
             message = f"0/{n} nodes are available: {prefilter.rejection}."
-            return Placement(None, message, answers.prefilter.rejected_by)
+            return Placement(None, message, prefiltered.rejected_by)
         remote = self.remote.answers(pod, answers.remote)
         totals = answers.total
         if remote.filters is not None:
@@ -157,10 +152,10 @@ class Cycle:
             totals = totals[candidates]
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
-            return self._failure(pod, answers, remote, candidates, overlay, own)
+            return self._failure(pod, answers, remote, prefiltered.rejected_by, candidates, overlay, own)
         preferences = self._preferences.of(pod, key)
         if preferences or remote.scores or not (answers.alone or answers.sums):
-            rows = np.flatnonzero(totals != _INFEASIBLE)
+            rows = _rows_where(totals != _INFEASIBLE)
             if candidates is not None:
                 rows = candidates[rows]
             ties = self._best_of_mixed(pod, answers, preferences, remote, rows)
@@ -183,7 +178,8 @@ class Cycle:
         nodes, n = self._nodes, len(self._nodes)
         answers = self._answers(pod, key)
         remote = self.remote.answers(pod, answers.remote)
-        prefilter, questions = answers.prefilter.result, self._questions(pod, answers, remote)
+        prefilter = self._prefiltered(pod, answers).result
+        questions = self._questions(pod, answers, remote)
         considered = np.full(n, prefilter.rejection is None)
         for only in (self._considered(prefilter, self._own_row(pod)), rows):
             if only is not None:
@@ -206,7 +202,7 @@ class Cycle:
 
     def rejected_by(self, pod: PodInfo, rows: NDArray[np.intp]) -> frozenset[str] | None:
         """Who rejects the pod on these rows, the first plugin of each; None when one of them fits."""
-        prefilter = run_prefilters(self.profile, pod)
+        prefilter = run_prefilters(self.profile, pod, self._nodes.view())
         if prefilter.result.rejection is not None:
             return prefilter.rejected_by
         rejected_by = set(prefilter.rejected_by)
@@ -242,6 +238,10 @@ class Cycle:
         remote = self.remote.answers(pod, answers.remote)
         return self._rejections(answers, remote, self._overlay(pod, answers, remote))
 
+    def plan(self, pod: PodInfo, node: str) -> VolumePlan | None:
+        """What has to be written before the pod can be bound to the node, on which it fits."""
+        return self.remote.plan(pod, self._nodes.row_of[node])
+
     def explain(self, pod: PodInfo) -> tuple[list[FilterAnswers], dict[str, Scores]]:
         """(answers of the groups of filters, raw scores int64[n] by plugin), for tools that show them.
         Plugins that have nothing to say of the pod are left out, and so are the scores of those that
@@ -264,6 +264,12 @@ class Cycle:
             return None
         rows = self._rows_named(prefilter.node_names)
         return rows if own < 0 or own in rows else np.append(rows, own)
+
+    def _prefiltered(self, pod: PodInfo, answers: _Answers) -> PreFilterAnswer:
+        """The kind's answer, unless what concerns this very pod may change it."""
+        if not self.remote.may_refuse(pod):
+            return answers.prefilter
+        return run_prefilters(self.profile, pod, self._nodes.view())
 
     def _rows_named(self, names: Iterable[str]) -> NDArray[np.intp]:
         """Rows of those of the nodes that exist."""
@@ -301,8 +307,7 @@ class Cycle:
         if usage.generation != generation:
             usage.resize(n)
             if answers.total.size != n:
-                answers.total = np.resize(answers.total, n)
-                answers.raw = np.resize(answers.raw.T, (n, answers.raw.shape[0])).T.copy()
+                answers.total, answers.raw = resized(answers.total, n), resized(answers.raw, n)
             rows = nodes.changed_since(usage.generation)
             if len(rows) == 1 and answers.memo is not None:
                 self._refresh_row(pod, answers, answers.memo, int(rows[0]))
@@ -344,23 +349,22 @@ class Cycle:
         answers: _Answers,
         preferences: Sequence[StaticScore],
         remote: RemoteAnswers,
-        rows: NDArray[np.intp],
+        rows: Rows,
     ) -> NDArray[np.intp]:
         """Those of the rows that fit with the highest weighted sum of normalised scores; normalisation
         looks at these rows only. Among them a plugin of full resolution decides."""
-        if answers.sums:
-            totals = answers.total[rows]
-        else:
-            totals = np.zeros(len(rows), np.int64)
+        fitting = answers.total[rows]
+        totals = fitting if answers.sums else np.zeros_like(fitting)
+        if not answers.sums:
             for raw, weighted in zip(answers.raw, answers.scores, strict=True):
                 totals += weighted.plugin.normalize(raw[rows]) * weighted.weight
         for score in preferences:
-            totals += score.plugin.normalize(score.raw[rows]) * score.weight
+            totals = totals + score.plugin.normalize(score.raw[rows]) * score.weight
         if remote.scores:
-            feasible = np.zeros(len(self._nodes), np.bool_)
-            feasible[rows] = True
-            totals += self.remote.scores(pod, remote, feasible)
-        ties: NDArray[np.intp] = rows[totals == totals.max()]
+            totals = totals + remote.rank(rows, len(totals))
+        ties = np.flatnonzero(totals == totals.max())
+        if not isinstance(rows, slice):
+            ties = rows[ties]
         for raw, weighted in zip(answers.raw, answers.scores, strict=True):
             if weighted.plugin.full_resolution:
                 ties = ties[raw[ties] == raw[ties].max()]
@@ -412,6 +416,7 @@ class Cycle:
         pod: PodInfo,
         answers: _Answers,
         remote: RemoteAnswers,
+        narrowed_by: frozenset[str],
         candidates: NDArray[np.intp] | None,
         overlay: Overlay | None,
         own: int,
@@ -421,7 +426,6 @@ class Cycle:
         kept = answers.failures.get(remote)
         if kept is not None and kept[0] == stamp and overlay is None:
             return kept[1]
-        narrowed_by = answers.prefilter.rejected_by
         rejected_by = set(narrowed_by)
         statuses = self._rejections(answers, remote, overlay)
         if own >= 0:  # tried first, and who rejected it there is named, too
@@ -457,28 +461,6 @@ def fit_error(n: int, counts: Counter[str]) -> str:
     return f"0/{n} nodes are available: {', '.join(texts)}."
 
 
-def run_prefilters(profile: Profile, pod: PodInfo) -> PreFilterAnswer:
-    """All plugins' PreFilter answers merged, as RunPreFilterPlugins does
-    (pkg/scheduler/framework/runtime/framework.go)."""
-    names: frozenset[str] | None = None
-    limiting: list[str] = []
-    for plugin in profile.filters:
-        result = plugin.prefilter(pod)
-        if result.rejection is not None:
-            return PreFilterAnswer(result, frozenset([plugin.name]))
-        if result.node_names is None:
-            continue
-        limiting.append(plugin.name)
-        names = result.node_names if names is None else names & result.node_names
-        if not names:
-            which = (
-                f"(s) [{' '.join(sorted(limiting))}] simultaneously" if limiting[1:] else f" {limiting[0]}"
-            )
-            text = f"node(s) didn't satisfy plugin{which}"
-            return PreFilterAnswer(PreFilterResult(rejection=text), frozenset(limiting))
-    return PreFilterAnswer(PreFilterResult(node_names=names), frozenset(limiting))
-
-
 def _applying(filters: Iterable[tuple[int, FilterPlugin]], pod: PodInfo) -> FilterAnswers:
     return FilterAnswers((index, plugin) for index, plugin in filters if plugin.applies(pod))
 
@@ -490,6 +472,12 @@ def _groups(answers: _Answers, remote: RemoteAnswers) -> list[FilterAnswers]:
 
 def _statuses(answers: FilterAnswers) -> Statuses:
     return Statuses(answers.first, answers.bits, answers.unresolvable)
+
+
+def _rows_where(mask: Mask) -> Rows:
+    """All rows as a slice, which copies nothing, when it is all of them."""
+    rows = np.flatnonzero(mask)
+    return slice(0, len(mask)) if len(rows) == len(mask) else rows
 
 
 def _is_static(score: WeightedScore) -> bool:

@@ -129,7 +129,9 @@ class DryRun:
 
     def victims_on(self, row: int) -> tuple[PodInfo, ...]:
         """Most important first."""
-        return tuple(self._placed.infos[pod] for pod in self._placed.of(row) if self._victims[pod])
+        begin = int(self._begin[row])
+        places = range(begin, begin + int(self._eligible[row]))  # of others nothing is noted
+        return tuple(self._placed.infos[pod] for pod in places if self._victims[pod])
 
     def in_vain(self) -> Statuses:
         """Why evictions do not help on each of the other nodes that were tried."""

@@ -13,8 +13,7 @@ not per pod, and no more often than the checks' own cost allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,10 @@ from numpy.typing import NDArray
 from scheduler.api import Namespace, Node, Pod
 from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
+from scheduler.core.decision import Decision, Verdict
 from scheduler.core.mix import ShapeMix
-from scheduler.core.objects import WAKES, K
-from scheduler.core.plugin import PostFilterResult, Wake
+from scheduler.core.objects import WAKES, K, ObjectChanges
+from scheduler.core.plugin import ObjectChange, PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
 from scheduler.core.preemption import Preemption
@@ -33,39 +33,16 @@ from scheduler.core.promises import Promises
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
 from scheduler.core.second_look import SecondLook
 from scheduler.core.state import ClusterState
+from scheduler.core.volumes.assume import assume_plan
+from scheduler.core.volumes.plan import VolumePlan
 from scheduler.quantity import QuantityError
+
+__all__ = ["WAKE_SLICE_S", "Decision", "Engine", "Verdict"]
 
 WAKE_SHARE = 4
 """Wake checks may take one part in so many of the loop's time when events and kinds are plenty."""
 WAKE_SLICE_S = 0.01
 """And so long at a time: a change of all nodes, looked at for a thousand kinds, takes seconds."""
-
-
-class Verdict(Enum):
-    PLACED = "placed"
-    """Assumed on `node`; the bind is to be sent."""
-    UNSCHEDULABLE = "unschedulable"
-    TERMINATING = "terminating"
-    """The pod is being deleted; it is left alone."""
-    ERROR = "error"
-    """A plugin failed; the pod is tried again after a backoff."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    pod: PodInfo
-    verdict: Verdict
-    node: str | None
-    message: str
-    attempts: int
-    waited_s: float
-    """Since the pod was first seen without gates."""
-    rejected_by: frozenset[str] = frozenset()
-    preemption: Preemption | None = None
-    """Only of an unschedulable pod. It is in flight until `Engine.preemption_done` or
-    `preemption_failed` says what came of it."""
-    nominated_node: str | None = None
-    """What `status.nominatedNodeName` is to become; None: as it is, empty: cleared."""
 
 
 class Engine:
@@ -81,6 +58,7 @@ class Engine:
         self.cycles: dict[str, Cycle] = {
             p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
         }
+        self._filters = {p.scheduler_name: {f.name: f for f in p.filters} for p in profiles}
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
@@ -96,6 +74,8 @@ class Engine:
         self._changes = Wake.NOTHING
         """The same for the wake check under way, and the kinds it has yet to look at."""
         self._to_check: list[Kind] = []
+        self._objects_happened, self._objects_changed = ObjectChanges(), ObjectChanges()
+        """Of objects beside nodes and pods: what has happened since, and in the check under way."""
         self._awaited = Wake.NOTHING
         """What the plugins that rejected sleeping pods wait for; maybe more, never less."""
         self._awaited_by_unchecked = Wake.NOTHING
@@ -132,6 +112,7 @@ class Engine:
     def remove_pod(self, uid: str) -> None:
         """Deleted or finished."""
         self._stop_waiting(uid)
+        self._restore_objects(uid)
         placed = self.state.remove_pod(uid)
         self.state.condemned.gone(uid, self._clock())
         if placed is not None:
@@ -153,12 +134,14 @@ class Engine:
 
     def upsert_object(self, item: ClusterObject) -> None:
         """Added or modified."""
-        if self.state.nodes.cluster.upsert(item):
-            self._note_object(type(item))
+        metadata, cluster = item.metadata, self.state.nodes.cluster
+        before = cluster.get(type(item), metadata.name, metadata.namespace)
+        if cluster.upsert(item):
+            self._note_object(type(item), ObjectChange(before, item))
 
     def remove_object(self, item: ClusterObject) -> None:
         if self.state.nodes.cluster.remove(type(item), item.metadata):
-            self._note_object(type(item))
+            self._note_object(type(item), ObjectChange(item, None))
 
     def replace_objects(self, kind: type[K], items: Iterable[K]) -> None:
         """A complete list of a kind, as for pods."""
@@ -221,12 +204,14 @@ class Engine:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
+        cycle, plan = self.cycles[queued.kind[0]], None
         try:
-            placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
-            result = None
-            if placement.node is None:
+            placement, result = cycle.place(info, queued.kind[1]), None
+            if placement.node is not None:
+                plan = cycle.plan(info, placement.node)
+            else:
                 self.state.condemned.settle(self._clock())
-                result = self._post_filters.ask(self.cycles[queued.kind[0]], info, queued.kind[1])
+                result = self._post_filters.ask(cycle, info, queued.kind[1])
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
@@ -234,9 +219,11 @@ class Engine:
         if placement.node is None:
             return self._unschedulable(queued, placement, result)
         self._promises.withdraw(info.uid)
+        if plan is not None:
+            assume_plan(plan, self.state.nodes.cluster, owner=info.uid)
         self.state.assume(info, placement.node)
         self._note(placement.node, Wake.ASSIGNED_POD_ADDED)
-        return self._decision(queued, Verdict.PLACED, placement)
+        return self._decision(queued, Verdict.PLACED, placement, plan)
 
     def bind_failed(self, uid: str) -> None:
         """The bind was definitely refused: the room is free again, the pod is tried after a backoff."""
@@ -287,6 +274,7 @@ class Engine:
         if not self._to_check:
             self._changed, self._helpful = self._helpful, {}
             self._changes, self._happened = self._happened, Wake.NOTHING
+            self._objects_changed, self._objects_happened = self._objects_happened, ObjectChanges()
             self._awaited_by_unchecked, self._awaited = self._awaited, Wake.NOTHING
             self._to_check = self.queue.unschedulable_kinds()
         rows_of: dict[Wake, NDArray[np.intp]] = {}
@@ -367,8 +355,8 @@ class Engine:
         pods, rejected_by = asleep
         name, key = kind
         wanted = self._wanted(name, rejected_by)
-        anywhere = bool(
-            self._changes & self._wanted(name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING)
+        anywhere = self._changes & self._wanted(
+            name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING
         )
         rows = rows_of.get(wanted)
         if rows is None:
@@ -378,11 +366,15 @@ class Engine:
         if not (len(rows) or anywhere):
             self._awaited |= wanted
             return 0
-        woken = 0
-        second_look = self._second_looks[name]
+        woken, second_look = 0, self._second_looks[name]
         for alike in second_look.groups(pods, None if anywhere else rows):
-            info = next(iter(alike)).info
-            still = second_look.rejected_by(info, key, None if anywhere else rows)
+            info, where = next(iter(alike)).info, None if anywhere & ~Wake.OBJECT_ANY else rows
+            if anywhere and where is not None and self._objects_may_help(name, rejected_by, info):
+                where = None
+            if where is not None and not len(where):
+                self._awaited |= wanted
+                continue
+            still = second_look.rejected_by(info, key, where)
             if still is None or second_look.might_be_helped(info, key, rows):
                 woken += self.queue.wake(alike, "NodeChange")
             else:
@@ -390,6 +382,11 @@ class Engine:
                 self.queue.note_rejections(kind, still)
                 self._awaited |= wanted | self._wanted(name, still)
         return woken
+
+    def _objects_may_help(self, name: str, rejected_by: Iterable[str], info: PodInfo) -> bool:
+        """Whether any of the objects that have changed may turn any of these rejections around."""
+        filters = self._filters[name]
+        return any(self._objects_changed.may_help(filters[plugin], info) for plugin in rejected_by)
 
     def _upsert_assigned(self, info: PodInfo) -> None:
         self._stop_waiting(info.uid)
@@ -402,6 +399,7 @@ class Engine:
             self.state.condemned.goes(info.uid, self._clock())
         self._note(node, change)
         if node != info.node_name:
+            self._restore_objects(info.uid)
             self._note(info.node_name, change)
 
     def _stop_waiting(self, uid: str) -> None:
@@ -415,7 +413,8 @@ class Engine:
         kind = self._kind(info)
         queued = self.queue.get(info.uid)
         if queued is not None:
-            self._promises.follow(queued.info, info)
+            if info.uid not in self.state.pods:  # else it has its room, whatever is written before the bind
+                self._promises.follow(queued.info, info)
             self.queue.update(info, kind, concerned=self._concerned(kind[0], queued.info, info))
         elif info.uid not in self.state.pods and not info.terminating:
             # (A pod that is known as placed here had its bind confirmed: the watch is behind.)
@@ -450,7 +449,13 @@ class Engine:
         name = info.pod.spec.scheduler_name or ""
         return name, self.cycles[name].read_key(info)
 
+    def _restore_objects(self, uid: str) -> None:
+        """The pod's plan is void: its volumes are there for others again."""
+        for kind in self.state.nodes.cluster.restore(uid):
+            self._note_object(kind)
+
     def _forget(self, uid: str) -> None:
+        self._restore_objects(uid)
         node = self.state.forget(uid)
         if node is not None:
             self.state.condemned.spare(uid)
@@ -459,8 +464,12 @@ class Engine:
     def _if_awaited(self, event: Wake) -> Wake:
         return event & (self._awaited | self._awaited_by_unchecked)
 
-    def _note_object(self, kind: type[ClusterObject]) -> None:
-        self._happened |= self._if_awaited(WAKES.get(kind, Wake.NOTHING))
+    def _note_object(self, kind: type[ClusterObject], change: ObjectChange | None = None) -> None:
+        """`change` is None when many may have changed."""
+        event = self._if_awaited(WAKES.get(kind, Wake.NOTHING))
+        if event:
+            self._happened |= event
+            self._objects_happened.note(kind, change)
 
     def _note(self, node: str, event: Wake) -> None:
         event = self._if_awaited(event)
@@ -468,7 +477,9 @@ class Engine:
             self._helpful[node] = self._helpful.get(node, Wake.NOTHING) | event
             self._happened |= event
 
-    def _decision(self, queued: QueuedPod, verdict: Verdict, placement: Placement) -> Decision:
+    def _decision(
+        self, queued: QueuedPod, verdict: Verdict, placement: Placement, plan: VolumePlan | None = None
+    ) -> Decision:
         return Decision(
             pod=queued.info,
             verdict=verdict,
@@ -477,4 +488,5 @@ class Engine:
             attempts=queued.attempts,
             waited_s=self._clock() - queued.first_seen,
             rejected_by=placement.rejected_by,
+            volumes=plan,
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.core.nodes import NodeView, Rows
-from scheduler.core.plugin import FilterPlugin
+from scheduler.core.plugin import Bits, FilterPlugin, Mask
 from scheduler.core.pod_info import PodInfo
 
+T = TypeVar("T", bound=np.generic)
 PASSES = 127
 """In `FilterAnswers.first`: no filter of the group rejects the node."""
 
@@ -27,24 +30,34 @@ class FilterAnswers:
 
     def resize(self, n: int) -> None:
         if len(self.first) != n:
-            self.first = np.resize(self.first, n)
-            self.bits = np.resize(self.bits, n)
-            self.unresolvable = np.resize(self.unresolvable, n)
+            self.first = resized(self.first, n)
+            self.bits = resized(self.bits, n)
+            self.unresolvable = resized(self.unresolvable, n)
 
     def refresh(self, pod: PodInfo, rows: Rows, nodes: NodeView) -> None:
         """Redoes the given rows, of which `nodes` is the view."""
         if not self.filters:
             self.first[rows], self.bits[rows] = PASSES, 0
             return
-        index, plugin = self.filters[0]
-        bits, unresolvable = plugin.filter(pod, nodes)
-        first = np.where(bits != 0, np.int8(index), np.int8(PASSES))
-        if len(self.filters) > 1:
+        self.put(rows, [plugin.filter(pod, nodes) for _, plugin in self.filters])
+
+    def put(self, rows: Rows, results: Sequence[tuple[Bits, Mask]]) -> None:
+        """What each filter says of these rows, in order: (reason bits, unresolvable)."""
+        bits, unresolvable = results[0]
+        first = np.where(bits != 0, np.int8(self.filters[0][0]), np.int8(PASSES))
+        if len(results) > 1:
             bits, unresolvable = bits.copy(), unresolvable.copy()  # they may be the plugin's own
-        for index, plugin in self.filters[1:]:
-            result = plugin.filter(pod, nodes)
-            new = (result.reason_bits != 0) & (first == PASSES)
+        for (index, _), (its_bits, its_unresolvable) in zip(self.filters[1:], results[1:], strict=True):
+            new = (its_bits != 0) & (first == PASSES)
             first[new] = index
-            bits[new] = result.reason_bits[new]
-            unresolvable[new] = result.unresolvable[new]
+            bits[new] = its_bits[new]
+            unresolvable[new] = its_unresolvable[new]
         self.first[rows], self.bits[rows], self.unresolvable[rows] = first, bits, unresolvable
+
+
+def resized(column: NDArray[T], n: int) -> NDArray[T]:
+    """With another last axis; what new rows hold is for the caller to fill in."""
+    new = np.empty((*column.shape[:-1], n), column.dtype)
+    kept = min(n, column.shape[-1])
+    new[..., :kept] = column[..., :kept]
+    return new

@@ -6,7 +6,7 @@ nodes, so its cost follows the number of values (zones, pools), not of nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -32,7 +32,7 @@ class InternedColumn(Generic[V]):
         self.ids[row] = known
 
     def id_of(self, value: V) -> int | None:
-        """The id of a value that some row has or had."""
+        """None for a value that no row has ever had."""
         return self._id_of.get(value)
 
     def grow(self, capacity: int) -> None:
@@ -54,6 +54,14 @@ def lookup(
 ) -> NDArray[np.bool_]:
     """bool[n]: whether `holds` is true of each row's value; it is called once per distinct value."""
     return _lookup(column, ids, holds, np.bool_)
+
+
+def lookup_in(column: InternedColumn[V], ids: NDArray[np.int32], values: Collection[V]) -> NDArray[np.bool_]:
+    """bool[n]: whether each row's value is one of these few; the cost does not follow the values of nodes."""
+    known = [k for k in map(column.id_of, values) if k is not None]
+    if len(known) == 1:
+        return np.asarray(ids == known[0], np.bool_)
+    return np.isin(ids, known) if known else np.zeros(len(ids), np.bool_)
 
 
 def lookup_counts(

@@ -25,6 +25,9 @@ from scheduler.core.objects import ClusterObjects
 from scheduler.core.plugin import Mask, Wake
 from scheduler.core.pod_index import Carried, PodIndex, Query
 from scheduler.core.pod_info import HostPort, PodInfo
+from scheduler.core.tally import Tally
+from scheduler.core.volumes.index import VolumeIndex
+from scheduler.core.volumes.pod_volumes import NO_VOLUMES
 from scheduler.quantity import resource_amount
 
 CPU, MEMORY, EPHEMERAL_STORAGE = 0, 1, 2
@@ -34,6 +37,7 @@ NodeTaint = tuple[str, str, str]
 """(key, value, effect)."""
 
 Stamp = tuple[int, int, int]
+Layout = tuple[int, int]
 Rows = slice | NDArray[np.intp]
 _MIN_CAPACITY = 64
 _MAX_LABEL_COLUMNS = 256
@@ -77,6 +81,7 @@ class NodeTable:
         self.images = ImageTable()
         self.pods = PodIndex(self.row_of, capacity)
         self.cluster = ClusterObjects()
+        self.volumes = VolumeIndex(self.row_of, capacity, self.cluster)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,6 +90,12 @@ class NodeTable:
     def stamp(self) -> Stamp:
         """Differs as soon as anything has changed that any decision reads."""
         return self.generation, self.pods.version, self.cluster.changes
+
+    @property
+    def layout(self) -> Layout:
+        """Differs as soon as a node object or a namespace's labels have changed. While it stays, so do row
+        numbers, labels, taints and which pods a rule means; only pods come and go."""
+        return self.last_object_change, self.pods.namespaces_version
 
     def sketch(self) -> NodeTable:
         """An empty table of the same cluster, for rows that are to be thought through."""
@@ -216,6 +227,8 @@ class NodeTable:
                 if not ports[port]:
                     del ports[port]
             self.port_count[row] = len(ports)
+        if pod.volumes is not NO_VOLUMES:
+            self.volumes.attached.add(self.names[row], pod.volumes, sign)
         self.pods.add(self.names[row], row, pod, sign)
         if not hidden:
             self.touch(row)
@@ -255,6 +268,7 @@ class NodeTable:
         for interned in self._interned():
             yield interned.ids
         yield from self.pods.columns()
+        yield from self.volumes.attached.columns()
 
     def _append(self, name: str) -> int:
         row = len(self.names)
@@ -266,6 +280,7 @@ class NodeTable:
         self.objects.append(Node())
         self.ports.append(Counter())
         self.images.append()
+        self.volumes.attached.add_node(name, row)
         self.name_hash[row] = crc32(name.encode())
         return row
 
@@ -278,6 +293,7 @@ class NodeTable:
         for interned in self._interned():
             interned.grow(capacity)
         self.pods.grow(capacity)
+        self.volumes.attached.grow(capacity)
 
     def _write(self, row: int, node: Node, amounts: Mapping[str, int]) -> None:
         self.images.set(row, node)
@@ -405,17 +421,17 @@ class NodeView:
         column = self._table.label_column(key)
         return column, column.ids[self._rows]
 
-    def matching(self, query: Query) -> NDArray[np.int64]:
-        """int64[n]: pods on each node that the query means."""
-        return self._table.pods.counts(query)[self._rows]
+    def matching(self, query: Query) -> Tally:
+        """Pods on each node that the query means, in rows of the table."""
+        return self._table.pods.counts(query)
 
     def concerning(self, pod: PodInfo) -> tuple[Carried, ...]:
         """The affinity terms of pods on nodes that mean this pod."""
         return self._table.pods.concerning(pod)
 
-    def carrying(self, carried: Carried) -> NDArray[np.int64]:
-        """int64[n]: pods on each node that carry the term, or the sum of their weights."""
-        return self._table.pods.weights(carried)[self._rows]
+    def carrying(self, carried: Carried) -> Tally:
+        """Pods on each node that carry the term, or the sum of their weights, in rows of the table."""
+        return self._table.pods.weights(carried)
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         """Empty for a namespace that is not known (yet)."""
@@ -425,6 +441,21 @@ class NodeView:
     def cluster(self) -> ClusterObjects:
         """Objects beside nodes and pods, as far as plugins watch them."""
         return self._table.cluster
+
+    @property
+    def volumes(self) -> VolumeIndex:
+        """What is attached where and which volumes are free; its columns are of all nodes."""
+        return self._table.volumes
+
+    @property
+    def object_version(self) -> int:
+        """Changes whenever a node object comes, changes or goes; placements do not count."""
+        return self._table.last_object_change
+
+    @property
+    def row_of(self) -> Mapping[str, int]:
+        """Of all nodes."""
+        return self._table.row_of
 
     def named(self, name: str) -> Mask:
         """bool[n]: the node of this name."""

@@ -4,7 +4,8 @@ A plugin sees one pod and many nodes at once (`NodeView`), and answers for all o
 because in Python a call per node is what makes a scheduler slow. The same code is run on all rows
 when a pod of a new kind arrives and on the few rows that changed afterwards, so a plugin must not
 keep state between calls. Plugins about what is on *other* nodes (`row_local = False`) always see all
-rows, and are asked at each decision.
+rows; they are asked at each decision, unless what they hand out for each kind of pod follows changes by
+itself (`scheduler.core.following`).
 
 The words are kube-scheduler's (k8s.io/kube-scheduler/framework/interface.go): PreFilter, Filter,
 Score, NormalizeScore; a rejection is *unresolvable* when evicting pods could not cure it.
@@ -19,12 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.core.following import AskFilter, AskRank, FilterFollower, RankFollower
+
 if TYPE_CHECKING:
     from scheduler.api_objects import ClusterObject
     from scheduler.core.attempt import Attempt
     from scheduler.core.nodes import NodeView
     from scheduler.core.pod_info import PodInfo
     from scheduler.core.preemption import Preemption
+    from scheduler.core.volumes.plan import VolumePlan
 
 MAX_NODE_SCORE = 100
 """Upper end of normalised scores (framework.MaxNodeScore)."""
@@ -69,7 +73,16 @@ class Wake(Flag):
     STORAGE_ANY = (
         VOLUME | VOLUME_CLAIM | STORAGE_CLASS | CSI_NODE | CSI_DRIVER | STORAGE_CAPACITY | VOLUME_ATTACHMENT
     )
-    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | STORAGE_ANY | WORKLOAD
+    OBJECT_ANY = STORAGE_ANY | WORKLOAD
+    """Changes of objects beside nodes and pods."""
+    ANY = NODE_ANY | NODE_REMOVED | ASSIGNED_POD_ANY | NAMESPACE_LABELS | OBJECT_ANY
+
+
+class ObjectChange(NamedTuple):
+    """An object beside nodes and pods that came (`before` is None), changed, or went (`after` is None)."""
+
+    before: ClusterObject | None
+    after: ClusterObject | None
 
 
 class PreFilterResult(NamedTuple):
@@ -152,6 +165,11 @@ class FilterPlugin(Plugin):
         default looks at all nodes."""
         return ALL_NODES
 
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        """Whether a change of an object, of a kind that `wakes_on` names, may turn this plugin's rejection
+        of the pod around (framework.QueueingHintFn). Events of nodes and pods are not asked about."""
+        return True
+
     def applies(self, pod: PodInfo) -> bool:
         """False when this plugin has nothing to say of the pod (kube-scheduler's Skip), as long as
         its `context` is empty."""
@@ -161,6 +179,21 @@ class FilterPlugin(Plugin):
         """Whether this context, which is not empty, gives the filter something to say, too. Only for
         plugins that are not row-local."""
         return True
+
+    def refuses(self, pod: PodInfo, nodes: NodeView) -> str | None:
+        """Why the pod fits no node whatever as the cluster stands, for the event; None when it may.
+
+        Like `prefilter`, but asked at each decision about pods with a `context`. Only for plugins that are
+        not row-local.
+        """
+        return None
+
+    def plan(self, pod: PodInfo, nodes: NodeView, row: int) -> VolumePlan | None:
+        """What has to be written before the pod, which fits there, can be bound to the node of this row.
+
+        Asked once, when the pod is placed; `nodes` are all nodes. Only for plugins that are not row-local.
+        """
+        return None
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         """The texts behind the reason bits, at most 64."""
@@ -174,6 +207,11 @@ class FilterPlugin(Plugin):
         """Whether another pod's being on some node can make a difference to what `filter` says of this
         one. Only for plugins that are not row-local; yes is always a safe answer."""
         return True
+
+    def follow_filter(self, pod: PodInfo, nodes: NodeView) -> FilterFollower:
+        """`filter` for all nodes, and in a form that follows changes. Only for plugins that are not
+        row-local; the default asks `filter` each time."""
+        return AskFilter(self, pod, nodes)
 
 
 class ScorePlugin(Plugin):
@@ -217,6 +255,10 @@ class ScorePlugin(Plugin):
         """Scores of the feasible nodes (never none), in order. Called in place of `score` and
         `normalize` for plugins that are not row-local; `nodes` are all nodes."""
         raise NotImplementedError
+
+    def follow_rank(self, pod: PodInfo, nodes: NodeView) -> RankFollower:
+        """`rank` in a form that follows changes; the default asks `rank` each time."""
+        return AskRank(self, pod, nodes)
 
 
 class PostFilterResult(NamedTuple):

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.pod_info import PodInfo, Signature
+from scheduler.core.tally import Tally
 from scheduler.core.topology_rules import AffinityTerm, Who
 
 COLUMNS_KEPT = 512
@@ -68,8 +69,8 @@ class _Signed:
         self.namespace, items, self.terminating = signature
         self.labels = dict(items)
         self.by_node: dict[str, int] = {}
-        self.columns: dict[Query, NDArray[np.int64]] = {}
-        """Those of the kept columns that count these pods."""
+        self.tallies: dict[Query, Tally] = {}
+        """Those of the kept ones that count these pods."""
 
 
 class _Held:
@@ -87,13 +88,15 @@ class PodIndex:
         self._row_of, self._capacity, self._columns_kept = row_of, capacity, columns_kept
         self.version = 0
         """Bumped when other terms are carried than before, or namespaces' labels have changed."""
+        self.namespaces_version = 0
+        """Bumped in the latter case alone."""
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._signed: dict[str, dict[Signature, _Signed]] = {}
-        self._queries: OrderedDict[Query, NDArray[np.int64]] = OrderedDict()
+        self._queries: OrderedDict[Query, Tally] = OrderedDict()
         self._carried: dict[tuple[Role, AffinityTerm], Carried] = {}
         self._carried_by_namespace: dict[str, dict[Carried, None]] = {}
         """The terms that name the namespace; those with a namespace selector are under the empty name."""
-        self._weights: OrderedDict[Carried, NDArray[np.int64]] = OrderedDict()
+        self._weights: OrderedDict[Carried, Tally] = OrderedDict()
         self._serial = 0
         self._concerning: dict[Signature, tuple[Carried, ...]] = {}
         self._concerning_version = 0
@@ -103,14 +106,15 @@ class PodIndex:
 
     def columns(self) -> Iterator[NDArray[np.int64]]:
         """All that is kept per row."""
-        yield from self._queries.values()
-        yield from self._weights.values()
+        for tally in (*self._queries.values(), *self._weights.values()):
+            yield tally.amounts
 
     def grow(self, capacity: int) -> None:
         """Rows up to `capacity` exist from now on; columns are made again when they are asked for."""
         self._capacity = capacity
         self._forget_queries(list(self._queries))
-        self._weights.clear()
+        for carried in list(self._weights):
+            self._forget_weights(carried)
 
     def add(self, node: str, row: int, pod: PodInfo, sign: int = 1) -> None:
         """A pod is on the node of this row (`sign` -1: no longer)."""
@@ -118,8 +122,8 @@ class PodIndex:
         signed = group.get(pod.signature)
         if signed is None:
             signed = group[pod.signature] = self._sign(pod.signature)
-        for column in signed.columns.values():
-            column[row] += sign
+        for tally in signed.tallies.values():
+            tally.add(row, sign)
         if not _bump(signed.by_node, node, sign) and not signed.by_node:
             del group[pod.signature]
             if not group:
@@ -170,6 +174,7 @@ class PodIndex:
         if before == (labels or _NO_LABELS):
             return False
         self.version += 1
+        self.namespaces_version += 1
         self._forget_queries(
             [q for q in self._queries if any(who.namespace_selector is not None for who in q.whos)]
         )
@@ -186,32 +191,32 @@ class PodIndex:
         """Whether any pod on a node has affinity or anti-affinity."""
         return bool(self._carried)
 
-    def counts(self, query: Query) -> NDArray[np.int64]:
-        """int64[rows and more]: matching pods on each node."""
-        column = self._queries.get(query)
-        if column is not None:
+    def counts(self, query: Query) -> Tally:
+        """Matching pods on each node."""
+        tally = self._queries.get(query)
+        if tally is not None:
             self._queries.move_to_end(query)
-            return column
+            return tally
         if len(self._queries) >= self._columns_kept:
             self._forget_queries([next(iter(self._queries))])
-        column = self._queries[query] = np.zeros(self._capacity, np.int64)
+        tally = self._queries[query] = Tally(self._capacity)
         for signed in self._candidates(query):
             if self._matches(query, signed):
-                signed.columns[query] = column
-                self._count(signed.by_node, column)
-        return column
+                signed.tallies[query] = tally
+                self._count(signed.by_node, tally)
+        return tally
 
-    def weights(self, carried: Carried) -> NDArray[np.int64]:
-        """int64[rows and more]: carriers of the term on each node, or the sum of their weights."""
-        column = self._weights.get(carried)
-        if column is not None:
+    def weights(self, carried: Carried) -> Tally:
+        """Carriers of the term on each node, or the sum of their weights."""
+        tally = self._weights.get(carried)
+        if tally is not None:
             self._weights.move_to_end(carried)
-            return column
+            return tally
         if len(self._weights) >= self._columns_kept:
-            self._weights.popitem(last=False)
-        column = self._weights[carried] = np.zeros(self._capacity, np.int64)
-        self._count(carried.by_node, column)
-        return column
+            self._forget_weights(next(iter(self._weights)))
+        tally = self._weights[carried] = Tally(self._capacity)
+        self._count(carried.by_node, tally)
+        return tally
 
     def concerning(self, pod: PodInfo) -> tuple[Carried, ...]:
         """The terms of pods on nodes that mean this pod, in the order of their first appearance."""
@@ -238,9 +243,9 @@ class PodIndex:
 
     def _sign(self, signature: Signature) -> _Signed:
         signed = _Signed(signature)
-        for query, column in self._queries.items():
+        for query, tally in self._queries.items():
             if self._matches(query, signed):
-                signed.columns[query] = column
+                signed.tallies[query] = tally
         return signed
 
     def _matches(self, query: Query, signed: _Signed) -> bool:
@@ -255,15 +260,20 @@ class PodIndex:
         for namespace in self._signed if named is None else named:
             yield from self._signed.get(namespace, {}).values()
 
-    def _count(self, by_node: Mapping[str, int], column: NDArray[np.int64]) -> None:
+    def _count(self, by_node: Mapping[str, int], tally: Tally) -> None:
         for node, amount in by_node.items():
-            column[self._row_of[node]] += amount
+            tally.amounts[self._row_of[node]] += amount
 
     def _forget_queries(self, queries: Iterable[Query]) -> None:
         for query in queries:
             for signed in self._candidates(query):
-                signed.columns.pop(query, None)
-            del self._queries[query]
+                signed.tallies.pop(query, None)
+            self._queries.pop(query).alive = False
+
+    def _forget_weights(self, carried: Carried) -> None:
+        tally = self._weights.pop(carried, None)
+        if tally is not None:
+            tally.alive = False
 
     def _carry(self, role: Role, term: AffinityTerm, weight: int, node: str, row: int, sign: int) -> None:
         carried = self._carried.get((role, term))
@@ -275,9 +285,9 @@ class PodIndex:
             self.version += 1
         carried.carriers += sign
         _bump(carried.by_node, node, sign * weight)
-        column = self._weights.get(carried)
-        if column is not None:
-            column[row] += sign * weight
+        tally = self._weights.get(carried)
+        if tally is not None:
+            tally.add(row, sign * weight)
         if not carried.carriers:
             if self._held is None:
                 self._drop(carried)
@@ -286,7 +296,7 @@ class PodIndex:
 
     def _drop(self, carried: Carried) -> None:
         del self._carried[carried.role, carried.term]
-        self._weights.pop(carried, None)
+        self._forget_weights(carried)
         for namespace in _filed_under(carried.term):
             del self._carried_by_namespace[namespace][carried]
             if not self._carried_by_namespace[namespace]:

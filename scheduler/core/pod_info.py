@@ -14,6 +14,7 @@ from scheduler.core.requests import (
     scored_requests,
 )
 from scheduler.core.topology_rules import TopologyRules, topology_rules
+from scheduler.core.volumes.pod_volumes import NO_VOLUMES, PodVolumes, pod_volumes
 
 ANY_IP = "0.0.0.0"  # noqa: S104  (a wildcard in a comparison, nothing listens here)
 
@@ -244,6 +245,15 @@ class PodInfo:
         return self.namespace, rules.hard_spread, rules.soft_spread
 
     @cached_property
+    def volumes(self) -> PodVolumes:
+        """The volumes that rules are about; NO_VOLUMES for most pods."""
+        return pod_volumes(self.pod)
+
+    @property
+    def has_volume_rules(self) -> bool:
+        return self.volumes is not NO_VOLUMES
+
+    @cached_property
     def unsupported_rules(self) -> tuple[str, ...]:
         """Hard rules in the spec that no plugin of this version enforces, in plain words."""
         spec = self.pod.spec
@@ -252,18 +262,8 @@ class PodInfo:
             rules.append("resource claims")
         if spec.scheduling_group is not None and spec.scheduling_group.pod_group_name:
             rules.append("pod groups")
-        kinds = {source for volume in spec.volumes or () for source in volume if source != "name"}
-        rules.extend(f"{kind} volumes" for kind in sorted(kinds - NODE_INDEPENDENT_VOLUMES))
         return tuple(rules)
 
 
 def _with_tag(image: str) -> str:
     return image if image.rfind(":") > image.rfind("/") else f"{image}:latest"
-
-
-NODE_INDEPENDENT_VOLUMES = frozenset(
-    """emptyDir configMap secret projected downwardAPI hostPath image
-    nfs cephfs glusterfs fc azureFile gitRepo""".split()
-)
-"""Volume sources that every node can serve alike: no default plugin of kube-scheduler has a rule
-for them (the others belong to VolumeBinding, VolumeRestrictions or NodeVolumeLimits)."""

@@ -43,6 +43,11 @@ class Profile:
         ]
         return frozenset(kind for plugin in plugins for kind in plugin.watches)
 
+    @property
+    def makes_plans(self) -> bool:
+        """Whether a placed pod may have a plan for its volumes, which somebody must be able to write."""
+        return any(type(plugin).plan is not FilterPlugin.plan for plugin in self.filters)
+
 
 def key_reader(plugins: Iterable[Plugin]) -> Callable[[PodInfo], Key]:
     """A function that reads all the fields these plugins read, as one hashable value."""

@@ -31,7 +31,7 @@ class SecondLook:
     ) -> Iterable[Collection[QueuedPod]]:
         """Pods of one kind by what answer they get."""
         remote, nominations = self._cycle.remote, self._state.nominations
-        if not (remote.has_filter_contexts or nominations):
+        if not (remote.has_filter_contexts(next(iter(pods)).info) or nominations):
             return [pods]
         names = self._state.nodes.names
         here = None if rows is None else {names[row] for row in rows.tolist()}

@@ -40,6 +40,7 @@ from scheduler.kube.errors import (
 log = structlog.get_logger(__name__)
 
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 _REFRESH_PERIOD_S = 60.0

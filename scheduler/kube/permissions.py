@@ -44,6 +44,12 @@ SCHEDULING = (
     Permission("delete", "pods"),
     Permission("create", "events", group="events.k8s.io"),
 )
+VOLUMES = tuple(
+    Permission(verb, resource)
+    for resource in ("persistentvolumes", "persistentvolumeclaims")
+    for verb in ("get", "patch")
+)
+"""What it takes to carry out plans for pods' volumes."""
 LEADER_ELECTION = tuple(
     Permission(verb, "leases", group="coordination.k8s.io") for verb in ("create", "get", "update")
 )
@@ -71,12 +77,14 @@ async def require_permissions(
     client: KubeClient,
     *,
     watched: Iterable[type[ClusterObject]],
+    writes_volumes: bool,
     leader_elect: bool,
     lease_namespace: str,
     lease_name: str,
 ) -> None:
     """Raises MissingPermissions, or what `KubeClient.request` raises."""
-    permissions = [*SCHEDULING, *(permission for kind in watched for permission in to_watch(kind))]
+    volumes = VOLUMES if writes_volumes else ()
+    permissions = [*SCHEDULING, *volumes, *(permission for kind in watched for permission in to_watch(kind))]
     wanted = [(permission, "", "") for permission in permissions]
     if leader_elect:
         # `create` can't be limited to a name (the name is not known to the authoriser then).

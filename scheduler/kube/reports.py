@@ -62,6 +62,15 @@ class PodReports:
         """The pod is nominated to its node no more: one of higher priority is."""
         self._patch(info.pod, None, "")
 
+    def expected(self, decision: Decision, node: str) -> None:
+        """The pod is to be bound to the node once its volumes are. Autoscalers read that, and so does
+        whoever decides after us (NominatedNodeNameForExpectation, on by default since 1.35)."""
+        self._patch(decision.pod.pod, None, node)
+
+    def volumes_not_bound(self, decision: Decision, message: str) -> None:
+        """The pod's volumes could not be made ready on the node that was chosen."""
+        self._report(decision, "SchedulerError", message, "")
+
     def forget(self, uid: str) -> None:
         """The pod is gone."""
         self._event_at.pop(uid, None)

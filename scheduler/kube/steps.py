@@ -139,6 +139,11 @@ class StepLane(Generic[R, O]):
         waiting.extend(kept)
         return unsent
 
+    def cancel_all(self) -> None:
+        """Forget them all, whatever was sent."""
+        self._open.clear()
+        self.lane.waiting.clear()
+
     def _is_open(self, write: Steps[R, O]) -> bool:
         return self._open.get(write.request.uid) is write
 

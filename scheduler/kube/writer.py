@@ -1,12 +1,11 @@
-"""Everything the scheduler writes about pods: binds, then deletions of victims, status patches, events.
+"""Everything the scheduler writes: binds, then pods' volumes, deletions of victims, status patches, events.
 
-**Order.** A free worker takes a bind if there is one, else a deletion, else a status patch, else an
-event. The token of the rate limit is taken first and the work chosen after it, so that a bind never
-waits behind an event. Under pressure the end is shed: events and patches wait in bounded queues, and
-what finds its queue full is dropped and counted. That is the newest on purpose: a pod that
-stays pending is judged again and then says it again, whereas one that is dropped from the front
-has waited for nothing. Binds and deletions are never shed; assumed room bounds the number of binds,
-and each preemptor waits for its victims.
+**Order.** A free worker takes the first of these that there is. The token of the rate limit is taken
+first and the work chosen after it, so that a bind never waits behind an event. Under pressure the end is
+shed: events and patches wait in bounded queues, and what finds its queue full is dropped and counted.
+That is the newest on purpose: a pod that stays pending is judged again and then says it again, whereas
+one that is dropped from the front has waited for nothing. The others are never shed; assumed room bounds
+the number of binds and of pods whose volumes are written, and each preemptor waits for its victims.
 
 **Workers** are a fixed set of tasks that pull from deques: a task per request would double the
 cost of a request.
@@ -34,10 +33,11 @@ from scheduler.kube.pool import Lane, WorkerPool
 from scheduler.kube.ratelimit import TokenBucket
 from scheduler.kube.status_patches import StatusPatches, Then
 from scheduler.kube.steps import StepLane
+from scheduler.kube.volume_writes import VolumeOutcome, VolumeRequest, VolumeWrites
 
 log = structlog.get_logger(__name__)
 
-BIND, DELETE, STATUS, EVENT = "bind", "delete", "status", "event"
+BIND, VOLUMES, DELETE, STATUS, EVENT = "bind", "volumes", "delete", "status", "event"
 # A pod that stays pending says the same at every attempt. Half of the time that the API server keeps
 # an event (--event-ttl, 1 h), so that the pod's only event is renewed when it is gone.
 _EVENT_REMEMBERED_S = 1800.0
@@ -47,7 +47,7 @@ _EVENTS_REMEMBERED = 20_000
 class WriterLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Rate (requests a second; burst), requests in flight, and how much may wait.
 
-    Deletions, patches and events may take half of the places in flight each, so that a bind finds one.
+    All but binds may take half of the places in flight each, so that a bind finds one.
     """
 
     qps: float = 50.0
@@ -71,11 +71,11 @@ class Drained(NamedTuple):
 class Writer:
     """Start it with `run` in a task; the other methods return at once.
 
-    `on_bound(uid, outcome)` is called once for each bind, `on_deleted(uid, outcome)` for each deletion,
-    that was neither cancelled nor left over by `drain`. `on_drop(class, why)` and `on_retry(class)` count;
-    the classes are bind, delete, status and event. `leads` is asked right before each request of a bind
-    or deletion: a process that was stopped for a while finds its queue as it left it, but no longer its
-    lease.
+    `on_bound(uid, outcome)` is called once for each bind, `on_volumes(uid, outcome)` for each pod's volumes,
+    `on_deleted(uid, outcome)` for each deletion, that was neither cancelled nor left over by `drain`.
+    `on_drop(class, why)` and `on_retry(class)` count; the classes are bind, volumes, delete, status and
+    event. `leads` is asked right before each request of the first three: a process that was stopped for a
+    while finds its queue as it left it, but no longer its lease.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Writer:
         client: KubeClient,
         *,
         on_bound: Callable[[str, BindOutcome], None],
+        on_volumes: Callable[[str, VolumeOutcome], None] = lambda uid, outcome: None,
         on_deleted: Callable[[str, DeletionOutcome], None] = lambda uid, outcome: None,
         leads: Callable[[], bool] = lambda: True,
         limits: WriterLimits | None = None,
@@ -108,6 +109,15 @@ class Writer:
             may_write=leads,
             on_outcome=self._bound,
             on_retry=lambda: on_retry(BIND),
+        )
+        self._volumes: StepLane[VolumeRequest, VolumeOutcome] = StepLane(
+            client,
+            limit=half,
+            bucket=bucket,
+            wake=self._wake,
+            may_write=leads,
+            on_outcome=on_volumes,
+            on_retry=lambda: on_retry(VOLUMES),
         )
         self._deletions: StepLane[DeleteRequest, DeletionOutcome] = StepLane(
             client,
@@ -135,7 +145,7 @@ class Writer:
         self._event_retries = 0
         self._events_written: dict[str, float] = {}  # name → when, oldest first
         self._pool = WorkerPool(
-            (self._binds.lane, self._deletions.lane, self._patches.lane, self._events),
+            (self._binds.lane, self._volumes.lane, self._deletions.lane, self._patches.lane, self._events),
             workers=self._limits.in_flight,
             bucket=bucket,
         )
@@ -150,6 +160,16 @@ class Writer:
         self._patches.drop(request.uid)
         if not self._patches.under_way(request.uid):
             self._binds.start(request.uid)
+
+    def write_volumes(self, request: VolumeRequest) -> None:
+        """Raises ValueError for a pod whose volumes are being written; ignored once draining."""
+        if not self._draining:
+            self._volumes.add(VolumeWrites(request, rng=self._rng))
+            self._volumes.start(request.uid)
+
+    def cancel_volumes(self, uid: str) -> bool:
+        """As `cancel`, of the writes about a pod's volumes."""
+        return self._volumes.cancel(uid)
 
     def delete(self, request: DeleteRequest) -> None:
         """Raises ValueError for a pod whose deletion is under way; ignored once draining."""
@@ -192,6 +212,7 @@ class Writer:
         """Work not done yet, by class."""
         return {
             BIND: len(self._binds),
+            VOLUMES: len(self._volumes),
             DELETE: len(self._deletions),
             STATUS: len(self._patches),
             EVENT: len(self._events.waiting) + self._events.in_flight + self._event_retries,
@@ -208,6 +229,7 @@ class Writer:
         """
         self._draining = True
         self._patches.close()
+        self._volumes.cancel_all()  # the next process goes on from what is written
         self._deletions.cancel_unsent()
         unsent = self._binds.cancel_unsent()
         try:

@@ -111,6 +111,17 @@ class Metrics:
         self.victims = Counter(
             "wholepod_victims_total", "Victims by what became of them.", ["outcome"], registry=self.registry
         )
+        self.volume_errors = Counter(
+            "scheduler_volume_scheduling_stage_error_total",
+            "Pods whose volumes could not be bound, by stage.",
+            ["operation"],
+            registry=self.registry,
+        )
+        self.waiting_for_volumes = Gauge(
+            "wholepod_pods_waiting_for_volumes",
+            "Pods that have a node and can't be bound until their volumes are.",
+            registry=self.registry,
+        )
         self.shed = Counter(
             "wholepod_writes_shed_total",
             "Status patches and events that were given up, by kind and why.",

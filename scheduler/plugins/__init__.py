@@ -19,9 +19,13 @@ from scheduler.plugins.node_name import NodeName
 from scheduler.plugins.node_ports import NodePorts
 from scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
 from scheduler.plugins.node_unschedulable import NodeUnschedulable
+from scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from scheduler.plugins.pod_topology_spread import PodTopologySpread
 from scheduler.plugins.taint_toleration import TaintToleration
 from scheduler.plugins.unsupported_rules import UnsupportedRules
+from scheduler.plugins.volume_binding import VolumeBinding
+from scheduler.plugins.volume_restrictions import VolumeRestrictions
+from scheduler.plugins.volume_zone import VolumeZone
 
 ENTRY_POINT_GROUP = "wholepod.plugins"
 
@@ -35,6 +39,10 @@ BUILT_IN: Mapping[str, type[Plugin]] = {
         NodeAffinity,
         NodePorts,
         NodeResourcesFit,
+        VolumeRestrictions,
+        NodeVolumeLimits,
+        VolumeBinding,
+        VolumeZone,
         PodTopologySpread,
         InterPodAffinity,
         NodeResourcesBalancedAllocation,
@@ -53,6 +61,10 @@ FILTERS = (
     "NodeAffinity",
     "NodePorts",
     "NodeResourcesFit",
+    "VolumeRestrictions",
+    "NodeVolumeLimits",
+    "VolumeBinding",
+    "VolumeZone",
     "PodTopologySpread",
     "InterPodAffinity",
     "NodeDeclaredFeatures",
@@ -67,6 +79,7 @@ DEFAULT_SCORES: Mapping[str, Mapping[str, int]] = {
         "TaintToleration": 3,
         "NodeAffinity": 2,
         "NodeResourcesFit": 1,
+        "VolumeBinding": 1,
         "PodTopologySpread": 2,
         "InterPodAffinity": 2,
         "NodeResourcesBalancedAllocation": 1,
@@ -78,12 +91,13 @@ DEFAULT_SCORES: Mapping[str, Mapping[str, int]] = {
         "PodTopologySpread": 20,
         "InterPodAffinity": 20,
         "MemoryFit": 10,
+        "VolumeBinding": 1,
         "ImageLocality": 1,
     },
 }
 """Built-in profile → score plugin → weight. `kube`: kube-scheduler's. `memory-fit`: what people wrote
 down, on nodes and in pods, weighs two to three times as much as fit, as in kube-scheduler; where the
-images are only tips the balance between nodes that fit nearly as well."""
+images are, and where more storage is left, only tips the balance between nodes that fit nearly as well."""
 
 
 DEFAULT_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

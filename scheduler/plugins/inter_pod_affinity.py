@@ -15,30 +15,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scheduler.core.nodes import NodeView
-from scheduler.core.plugin import (
-    MAX_NODE_SCORE,
-    FilterPlugin,
-    FilterResult,
-    Mask,
-    Ranking,
-    ScorePlugin,
-    Wake,
-)
-from scheduler.core.pod_index import Query, Role
+from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, Ranking, ScorePlugin, Wake
+from scheduler.core.pod_index import Role
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.topology_rules import AffinityTerm
+from scheduler.plugins.affinity_followers import REASONS, AffinityFilter, AffinityRank
 from scheduler.plugins.arguments import Arguments, read_arguments, require
-from scheduler.plugins.domains import Domains
-
-REASONS = (
-    "node(s) didn't match pod affinity rules",
-    "node(s) didn't match pod anti-affinity rules",
-    "node(s) didn't satisfy existing pods anti-affinity rules",
-)
-_AFFINITY, _ANTI_AFFINITY, _EXISTING = (np.uint64(1 << k) for k in range(len(REASONS)))
 
 
 class InterPodAffinityArgs(Arguments, frozen=True):
@@ -87,18 +71,11 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
         return REASONS
 
     def filter(self, pod: PodInfo, nodes: NodeView) -> FilterResult:
-        rules, domains = pod.rules, Domains(nodes)
-        bits = np.zeros(nodes.count, np.uint64)
-        for carried in nodes.concerning(pod):
-            if carried.role is Role.ANTI_AFFINITY:
-                near = domains.sums(carried.term.topology_key, nodes.carrying(carried)) > 0
-                bits[near] = _EXISTING
-        for term in rules.anti_affinity:
-            near = domains.sums(term.topology_key, nodes.matching(Query([term.who]))) > 0
-            bits[near] = _ANTI_AFFINITY
-        if rules.affinity:
-            bits[~_near_wanted(pod, nodes, domains)] = _AFFINITY
-        return FilterResult(bits, bits == _AFFINITY)
+        follower = AffinityFilter(pod, nodes)
+        return FilterResult(follower.bits, follower.unresolvable)
+
+    def follow_filter(self, pod: PodInfo, nodes: NodeView) -> AffinityFilter:
+        return AffinityFilter(pod, nodes)
 
     def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
         return any(
@@ -116,53 +93,11 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
         )
 
     def rank(self, pod: PodInfo, nodes: NodeView, feasible: Mask) -> Ranking:
-        """Raw: the sum of weights of all that is near."""
-        near: dict[str, NDArray[np.int64]] = {}
+        return self.follow_rank(pod, nodes).rank(np.flatnonzero(feasible))
 
-        def add(topology_key: str, weights: NDArray[np.int64]) -> None:
-            near[topology_key] = near[topology_key] + weights if topology_key in near else weights
-
-        for preferred in pod.rules.preferred:
-            term = preferred.term
-            add(term.topology_key, nodes.matching(Query([term.who])) * preferred.weight)
-        for carried in nodes.concerning(pod):
-            if carried.role is not Role.ANTI_AFFINITY:
-                weight = 1 if carried.role is Role.PREFERRED else self.hard_weight
-                add(carried.term.topology_key, nodes.carrying(carried) * weight)
-        domains = Domains(nodes)
-        raw = np.zeros(int(np.count_nonzero(feasible)), np.int64)
-        for topology_key, weights in near.items():
-            raw += domains.sums(topology_key, weights)[feasible]
-        return Ranking(raw, _stretched(raw))
+    def follow_rank(self, pod: PodInfo, nodes: NodeView) -> AffinityRank:
+        return AffinityRank(pod, nodes, hard_weight=self.hard_weight)
 
 
 def _means(term: AffinityTerm, pod: PodInfo, nodes: NodeView) -> bool:
     return term.who.matches(pod.namespace, pod.labels, nodes.namespace_labels(pod.namespace))
-
-
-def _near_wanted(pod: PodInfo, nodes: NodeView, domains: Domains) -> Mask:
-    """bool[n]: each term's domain holds a pod that *all* terms mean. If there is none in any domain,
-    a pod that all of its own terms mean may be the first, wherever the labels are."""
-    terms = pod.rules.affinity
-    matching = nodes.matching(Query([term.who for term in terms]))
-    labelled = near = np.ones(nodes.count, np.bool_)
-    anywhere = False
-    for term in terms:
-        sums = domains.sums(term.topology_key, matching)
-        anywhere = anywhere or bool(sums.any())
-        near = near & (sums > 0)
-        labelled = labelled & domains.labelled(term.topology_key)
-    return labelled if not anywhere and _means_itself(pod, nodes) else near
-
-
-def _means_itself(pod: PodInfo, nodes: NodeView) -> bool:
-    return pod.rules.selects_itself and all(_means(term, pod, nodes) for term in pod.rules.affinity)
-
-
-def _stretched(raw: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Lowest to highest over 0 … 100; all 0 when they are equal."""
-    lowest, span = raw.min(), raw.max() - raw.min()
-    if not span:
-        return np.zeros_like(raw)
-    # As the original computes it: in floating point, cut off.
-    return np.asarray(MAX_NODE_SCORE * ((raw - lowest) / span), np.int64)

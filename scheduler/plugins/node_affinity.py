@@ -20,12 +20,18 @@ import numpy as np
 
 from scheduler.api import NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm
 from scheduler.core.labels import lookup
+from scheduler.core.node_selector import (
+    NAME_FIELD,
+    is_valid_expression,
+    is_valid_field,
+    selects,
+    term_matches,
+)
 from scheduler.core.nodes import NodeView
 from scheduler.core.plugin import (
     ALL_NODES,
     FilterPlugin,
     FilterResult,
-    Mask,
     PreFilterResult,
     ScorePlugin,
     Scores,
@@ -38,75 +44,6 @@ from scheduler.plugins.arguments import Arguments, read_arguments, require
 REASON = "node(s) didn't match Pod's node affinity/selector"
 REASON_ENFORCED = "node(s) didn't match scheduler-enforced node affinity"
 REASON_CONFLICT = "pod affinity terms conflict"
-_NAME_FIELD = "metadata.name"
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-
-
-def parse_int64(text: str) -> int | None:
-    """Go's strconv.ParseInt(text, 10, 64): None where it fails."""
-    if not _INTEGER.fullmatch(text) or len(text) > 20:
-        return None
-    number = int(text)
-    return number if -(1 << 63) <= number < 1 << 63 else None
-
-
-def label_matches(requirement: NodeSelectorRequirement, value: str | None) -> bool:
-    """Whether a node's label value (None: no such label) satisfies a valid requirement."""
-    values = requirement.values or []
-    match requirement.operator:
-        case "In":
-            return value is not None and value in values
-        case "NotIn":
-            return value is None or value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-    bound = parse_int64(values[0])
-    number = parse_int64(value) if value is not None else None
-    if bound is None or number is None:
-        return False
-    return number > bound if requirement.operator == "Gt" else number < bound
-
-
-def is_valid_expression(requirement: NodeSelectorRequirement) -> bool:
-    """Whether labels.NewRequirement accepts it."""
-    values = requirement.values or []
-    match requirement.operator:
-        case "In" | "NotIn":
-            return bool(values)
-        case "Exists" | "DoesNotExist":
-            return not values
-        case "Gt" | "Lt":
-            return len(values) == 1 and parse_int64(values[0]) is not None
-    return False
-
-
-def is_valid_field(requirement: NodeSelectorRequirement) -> bool:
-    return requirement.operator in ("In", "NotIn") and len(requirement.values or []) == 1
-
-
-def term_matches(term: NodeSelectorTerm, nodes: NodeView) -> Mask:
-    """bool[n]: all expressions and fields of one term hold; an empty or invalid term matches nothing."""
-    expressions, node_fields = term.match_expressions or [], term.match_fields or []
-    nothing = np.zeros(nodes.count, np.bool_)
-    if not (expressions or node_fields):
-        return nothing
-    if not (all(map(is_valid_expression, expressions)) and all(map(is_valid_field, node_fields))):
-        return nothing
-    mask = np.ones(nodes.count, np.bool_)
-    for requirement in expressions:
-        mask &= lookup(*nodes.label(requirement.key), partial(label_matches, requirement))
-    for requirement in node_fields:
-        value = (requirement.values or [""])[0]
-        # Nodes have one selectable field; any other reads as empty.
-        matches = (
-            nodes.named(value)
-            if requirement.key == _NAME_FIELD
-            else np.full(nodes.count, value == "", np.bool_)
-        )
-        mask &= matches if requirement.operator == "In" else ~matches
-    return mask
 
 
 def _names_of(term: NodeSelectorTerm) -> frozenset[str] | None:
@@ -114,17 +51,9 @@ def _names_of(term: NodeSelectorTerm) -> frozenset[str] | None:
     sets = [
         frozenset(r.values or ())
         for r in term.match_fields or ()
-        if r.key == _NAME_FIELD and r.operator == "In"
+        if r.key == NAME_FIELD and r.operator == "In"
     ]
     return reduce(frozenset.intersection, sets) if sets else None
-
-
-def selects(selector: NodeSelector, nodes: NodeView) -> Mask:
-    """bool[n]: any term holds."""
-    mask = np.zeros(nodes.count, np.bool_)
-    for term in selector.node_selector_terms or ():
-        mask |= term_matches(term, nodes)
-    return mask
 
 
 class _Requirement(Arguments, frozen=True):

@@ -30,7 +30,6 @@ from scheduler.plugins.resource_strategies import (
 )
 
 TOO_MANY_PODS = "Too many pods"
-_TOO_MANY_PODS_BIT = np.uint64(1)
 _MAX_BIT = 63
 _ALWAYS_COUNTED = ("cpu", "memory", "ephemeral-storage")
 
@@ -80,7 +79,7 @@ class NodeResourcesFit(FilterPlugin, ScorePlugin):
         return (TOO_MANY_PODS, *[f"Insufficient {name}" for name, _ in self._checked(pod)][:_MAX_BIT])
 
     def filter(self, pod: PodInfo, nodes: NodeView) -> FilterResult:
-        bits = (nodes.pod_count >= nodes.pod_limit) * _TOO_MANY_PODS_BIT
+        bits = (nodes.pod_count >= nodes.pod_limit).astype(np.uint64)  # TOO_MANY_PODS is the first reason
         unresolvable = np.zeros(nodes.count, np.bool_)
         allocatable, requested = nodes.allocatable, nodes.requested
         for k, (resource, amount) in enumerate(self._checked(pod), start=1):
@@ -116,19 +115,27 @@ class NodeResourcesFit(FilterPlugin, ScorePlugin):
 
 
 def _least_allocated_by_default(pod: PodInfo, nodes: NodeView) -> Scores:
-    """The default strategy spelled out for its two resources: on the one row that a placement
-    changes, numpy's cost is the number of calls."""
+    """The default strategy spelled out for its two resources, since it is what most decisions cost: on the
+    one row that a placement changes by the number of calls, for a pod of a new kind by the passes."""
     cpu, memory = nodes.allocatable[CPU], nodes.allocatable[MEMORY]
     used_cpu, used_memory = nodes.nonzero_requested
     request = pod.scored_requests
-    score = _free_percent(cpu - used_cpu - request.get("cpu", 0), cpu)
-    score += _free_percent(memory - used_memory - request.get("memory", 0), memory)
+    score = _free_percent(cpu - used_cpu, request.get("cpu", 0), cpu)
+    score += _free_percent(memory - used_memory, request.get("memory", 0), memory)
+    if np.count_nonzero(cpu) + np.count_nonzero(memory) == 2 * cpu.size:
+        score >>= 1
+        return score
     resources = np.maximum((cpu > 0).astype(np.int64) + (memory > 0), 1)
     return np.asarray(score // resources, np.int64)
 
 
-def _free_percent(free: Column, allocatable: Column) -> Column:
-    return np.asarray(np.maximum(free, 0) * MAX_NODE_SCORE // np.maximum(allocatable, 1), np.int64)
+def _free_percent(free: Column, request: int, allocatable: Column) -> Column:
+    """What is left of `free`, which is overwritten, in percent of all there is."""
+    free -= request
+    np.maximum(free, 0, out=free)
+    free *= MAX_NODE_SCORE
+    free //= np.maximum(allocatable, 1)
+    return free
 
 
 def _demands(
@@ -189,7 +196,7 @@ class NodeResourcesBalancedAllocation(ScorePlugin):
 
 def _improvement(after: Column, before: Column) -> Scores:
     half = MAX_NODE_SCORE // 2
-    return np.asarray(half + (half + after - before) // 2, np.int64)
+    return half + ((half + after - before) >> 1)
 
 
 def _balance_by_default(pod: PodInfo, nodes: NodeView) -> Scores:
@@ -203,12 +210,17 @@ def _balance_by_default(pod: PodInfo, nodes: NodeView) -> Scores:
 
 def _balance_of_two(used_cpu: Column, cpu: Column, used_memory: Column, memory: Column) -> Column:
     """int64[n]: (1 - standard deviation of the two used fractions) in percent, truncated."""
-    cpu_fraction = np.minimum(used_cpu / np.maximum(cpu, 1), 1.0)
-    memory_fraction = np.minimum(used_memory / np.maximum(memory, 1), 1.0)
-    deviation = np.abs(cpu_fraction - memory_fraction) / 2
+    deviation, memory_fraction = used_cpu / np.maximum(cpu, 1), used_memory / np.maximum(memory, 1)
+    np.minimum(deviation, 1.0, out=deviation)
+    np.minimum(memory_fraction, 1.0, out=memory_fraction)
+    deviation -= memory_fraction
+    np.abs(deviation, out=deviation)
+    deviation /= 2
     if np.count_nonzero(cpu) + np.count_nonzero(memory) < 2 * cpu.size:  # a single resource does not deviate
         deviation[(cpu == 0) | (memory == 0)] = 0.0
-    return np.asarray((1 - deviation) * MAX_NODE_SCORE, np.int64)
+    np.subtract(1, deviation, out=deviation)
+    deviation *= MAX_NODE_SCORE
+    return deviation.astype(np.int64)
 
 
 def _balance(used_and_allocatable: Sequence[tuple[Column, Column]], n: int) -> Column:

@@ -10,38 +10,18 @@ Pods that have no constraints get the profile's: see `scheduler.plugins.default_
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scheduler.core.nodes import NodeView
-from scheduler.core.plugin import (
-    MAX_NODE_SCORE,
-    FilterPlugin,
-    FilterResult,
-    Mask,
-    Ranking,
-    ScorePlugin,
-    Scores,
-    Wake,
-    passes,
-)
-from scheduler.core.pod_index import Query
+from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, Ranking, ScorePlugin, Wake, passes
 from scheduler.core.pod_info import PodInfo
-from scheduler.core.topology_rules import SpreadConstraint, Who, selects
+from scheduler.core.topology_rules import selects
 from scheduler.plugins.arguments import read_arguments
 from scheduler.plugins.default_spread import WORKLOADS, DefaultSpread, PodTopologySpreadArgs, SpreadRules
-from scheduler.plugins.domains import HOSTNAME, Domains
-from scheduler.plugins.node_affinity import NodeAffinity
-from scheduler.plugins.taint_toleration import TaintToleration
-
-REASON = "node(s) didn't match pod topology spread constraints"
-REASONS = (REASON, f"{REASON} (missing required label)")
-_SKEWED, _UNLABELLED = np.uint64(1), np.uint64(2)
-_AFFINITY, _TAINTS = NodeAffinity(), TaintToleration()
+from scheduler.plugins.spread_followers import REASONS, SpreadFilter, SpreadRank
 
 
 class PodTopologySpread(FilterPlugin, ScorePlugin):
@@ -76,26 +56,13 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
         return REASONS
 
     def filter(self, pod: PodInfo, nodes: NodeView) -> FilterResult:
-        """The first constraint that a node breaks is the one that counts."""
-        constraints, domains = self._rules(pod, nodes).hard, Domains(nodes)
-        if not constraints:
+        if not self._rules(pod, nodes).hard:
             return passes(nodes.count)
-        included = _Included(pod, nodes, _in_all_domains(constraints, domains))
-        bits = np.zeros(nodes.count, np.uint64)
-        for constraint in constraints:
-            ids, size = domains.of(constraint.topology_key)
-            counted = included.by(constraint)
-            matching = np.where(counted, _matching(constraint, pod, nodes), 0)
-            per_domain = np.bincount(ids, weights=matching, minlength=size).astype(np.int64)
-            per_domain[0] = 0
-            existing = np.zeros(size, np.bool_)
-            existing[ids[counted]] = True
-            enough = int(np.count_nonzero(existing)) >= constraint.min_domains
-            fewest = int(per_domain[existing].min()) if enough and existing.any() else 0
-            skew = per_domain[ids] + int(constraint.self_matches) - fewest
-            broken = np.where(ids == 0, _UNLABELLED, np.where(skew > constraint.max_skew, _SKEWED, 0))
-            bits = np.where(bits == 0, broken, bits)
-        return FilterResult(bits.astype(np.uint64), bits == _UNLABELLED)
+        follower = self.follow_filter(pod, nodes)
+        return FilterResult(follower.bits, follower.unresolvable)
+
+    def follow_filter(self, pod: PodInfo, nodes: NodeView) -> SpreadFilter:
+        return SpreadFilter(pod, nodes, self._rules(pod, nodes).hard)
 
     def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
         return other.namespace == pod.namespace and any(
@@ -108,30 +75,11 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
         return bool(self._rules(pod, nodes).soft)
 
     def rank(self, pod: PodInfo, nodes: NodeView, feasible: Mask) -> Ranking:
-        """Raw: matching pods in the node's domains, each domain weighted by how many there are of its
-        sort; 0 for nodes that lack one of the labels, which are normalised to 0 too.
+        return self.follow_rank(pod, nodes).rank(np.flatnonzero(feasible))
 
-        Under the system's defaults a label that a node lacks counts for nothing, and the others count.
-        """
-        constraints, domains = self._rules(pod, nodes).soft, Domains(nodes)
+    def follow_rank(self, pod: PodInfo, nodes: NodeView) -> SpreadRank:
         lenient = self._default.is_system and not _has_own(pod)
-        ranked = np.ones(nodes.count, np.bool_) if lenient else _in_all_domains(constraints, domains)
-        included = _Included(pod, nodes, ranked)
-        candidates = feasible & ranked
-        score = np.zeros(nodes.count, np.float64)
-        for constraint in constraints:
-            key, matching = constraint.topology_key, _matching(constraint, pod, nodes)
-            if key == HOSTNAME:
-                sort_size = int(np.count_nonzero(candidates))  # each node is taken for its own domain
-            else:
-                counted = np.where(included.by(constraint), matching, 0)
-                ids, size = domains.of_values(key) if lenient else domains.of(key)
-                sort_size = int(np.count_nonzero(np.bincount(ids[candidates])))
-                matching = np.bincount(ids, weights=counted, minlength=size).astype(np.int64)[ids]
-            weighed = matching * math.log(sort_size + 2) + (constraint.max_skew - 1)
-            score += np.where(domains.labelled(key), weighed, 0) if lenient else weighed
-        raw = np.where(ranked, _rounded(score), 0)[feasible]
-        return Ranking(raw, _inverted(raw, ranked[feasible]))
+        return SpreadRank(pod, nodes, self._rules(pod, nodes).soft, lenient=lenient)
 
     def _rules(self, pod: PodInfo, nodes: NodeView) -> SpreadRules:
         if _has_own(pod):
@@ -141,59 +89,3 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
 
 def _has_own(pod: PodInfo) -> bool:
     return bool(pod.rules.hard_spread or pod.rules.soft_spread)
-
-
-class _Included:
-    """Which nodes a constraint counts, by its node inclusion policies."""
-
-    def __init__(self, pod: PodInfo, nodes: NodeView, labelled: Mask) -> None:
-        self._pod, self._nodes, self._labelled = pod, nodes, labelled
-        self._allowed: dict[str, Mask] = {}
-
-    def by(self, constraint: SpreadConstraint) -> Mask:
-        """bool[n]."""
-        mask = self._labelled
-        if constraint.honors_affinity:
-            mask = mask & self._passes(_AFFINITY)
-        if constraint.honors_taints:
-            mask = mask & self._passes(_TAINTS)
-        return mask
-
-    def _passes(self, plugin: FilterPlugin) -> Mask | bool:
-        if not plugin.applies(self._pod):
-            return True
-        if plugin.name not in self._allowed:
-            self._allowed[plugin.name] = plugin.filter(self._pod, self._nodes).reason_bits == 0
-        return self._allowed[plugin.name]
-
-
-def _in_all_domains(constraints: Sequence[SpreadConstraint], domains: Domains) -> Mask:
-    """bool[n]: nodes that have the labels of all constraints; others count for none."""
-    labelled = domains.labelled(constraints[0].topology_key)
-    for constraint in constraints[1:]:
-        labelled = labelled & domains.labelled(constraint.topology_key)
-    return labelled
-
-
-def _matching(constraint: SpreadConstraint, pod: PodInfo, nodes: NodeView) -> NDArray[np.int64]:
-    """int64[n]: pods that the constraint counts; an empty selector counts none."""
-    if not constraint.selector:
-        return np.zeros(nodes.count, np.int64)
-    who = Who((pod.namespace,), None, constraint.selector)
-    return nodes.matching(Query([who], living=True))
-
-
-def _rounded(score: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Go's math.Round of what is not negative: halves away from zero."""
-    whole = np.floor(score)
-    return (whole + (score - whole >= 0.5)).astype(np.int64)
-
-
-def _inverted(raw: Scores, labelled: Mask) -> Scores:
-    """Few is good: 100 for the best; 0 for nodes without the labels."""
-    if not labelled.any():
-        return np.zeros_like(raw)
-    lowest, highest = int(raw[labelled].min()), int(raw[labelled].max())
-    if highest == 0:
-        return np.where(labelled, MAX_NODE_SCORE, 0)
-    return np.where(labelled, MAX_NODE_SCORE * (highest + lowest - raw) // highest, 0)

@@ -20,6 +20,8 @@ from scheduler.plugins import (
 )
 
 P = TypeVar("P", bound=Plugin)
+MAX_WEIGHT = 1_000_000
+"""Far more than anybody needs, and far from where 64-bit sums end."""
 _ANY_POD = PodInfo(Pod())
 
 
@@ -70,8 +72,8 @@ def _changed(preset: Mapping[str, int], changes: PluginSet) -> dict[str, int]:
     result = {} if "*" in disabled else {n: w for n, w in preset.items() if n not in disabled}
     for plugin in changes.enabled:
         weight = 1 if plugin.weight is None else plugin.weight
-        if not 1 <= weight <= 100:
-            raise PluginError(f"weight of {plugin.name} must be 1 to 100, got {weight}")
+        if not 1 <= weight <= MAX_WEIGHT:
+            raise PluginError(f"weight of {plugin.name} must be 1 to {MAX_WEIGHT}, got {weight}")
         result[plugin.name] = weight
     return result
 

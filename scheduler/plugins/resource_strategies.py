@@ -82,7 +82,7 @@ def strategy_of(strategy: ScoringStrategy) -> Strategy:
     if strategy.type == "RequestedToCapacityRatio":
         if ratio is None:
             raise ValueError(f"{field}: needed when type is RequestedToCapacityRatio")
-        return partial(_by_ratio, _score_of_percent(ratio.shape, f"{field}.shape"))
+        return partial(_by_ratio, score_of_percent(ratio.shape, f"{field}.shape"))
     require(ratio is None, field, "only for type RequestedToCapacityRatio")
     return _least_allocated if strategy.type == "LeastAllocated" else _most_allocated
 
@@ -118,7 +118,7 @@ def _by_ratio(score_of_percent: Column, demands: Sequence[Demand], n: int) -> Sc
     return np.asarray((2 * total + weights) // np.maximum(2 * weights, 1), np.int64)
 
 
-def _score_of_percent(shape: Sequence[UtilizationShapePoint], field: str) -> Column:
+def score_of_percent(shape: Sequence[UtilizationShapePoint], field: str) -> Column:
     """int64[101]: the broken line through the points, scores stretched from 0 … 10 to 0 … 100."""
     require(bool(shape), field, "at least one point is needed")
     for i, point in enumerate(shape):

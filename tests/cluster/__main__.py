@@ -98,7 +98,7 @@ def main() -> None:
 
     \b
     The programs come from WHOLEPOD_ASSETS or KUBEBUILDER_ASSETS (a folder), PATH, the cache, or are
-    built from source with Go (once, some minutes).
+    built from source with Go (once, some minutes). WHOLEPOD_KUBERNETES=1.36 picks an older minor.
     Exit codes: 0 done, 1 no such control plane, 2 usage, 3 a program could not be had or did not start.
     """
 
@@ -209,7 +209,7 @@ def kubeconfig(name: str, output: str) -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1, type=click.Choice(list(PROGRAMS)))
+@click.argument("names", nargs=-1, type=click.Choice(PROGRAMS))
 @output_option
 def programs(names: tuple[str, ...], output: str) -> None:
     """Find programs, building what is missing (all, if none are named), and say where they are."""

@@ -27,15 +27,19 @@ IDLE_CONNECTION_S = 30.0  # well below the minutes after which the API server cl
 # Kind → (path prefix, plural, lives in a namespace): the kinds that tests create in bulk or by hand.
 # For anything else there is `ControlPlane.kubectl("apply", …)`.
 RESOURCES: Mapping[str, tuple[str, str, bool]] = {
+    "CSINode": ("/apis/storage.k8s.io/v1", "csinodes", False),
     "ConfigMap": ("/api/v1", "configmaps", True),
     "Deployment": ("/apis/apps/v1", "deployments", True),
     "Namespace": ("/api/v1", "namespaces", False),
     "Node": ("/api/v1", "nodes", False),
+    "PersistentVolume": ("/api/v1", "persistentvolumes", False),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims", True),
     "Pod": ("/api/v1", "pods", True),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets", True),
     "PodGroup": ("/apis/scheduling.k8s.io/v1beta1", "podgroups", True),
     "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses", False),
     "Service": ("/api/v1", "services", True),
+    "StorageClass": ("/apis/storage.k8s.io/v1", "storageclasses", False),
 }
 
 

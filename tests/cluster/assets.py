@@ -1,7 +1,10 @@
 """Which programs there are and which versions are pinned.
 
-A version is written down in one place, the go.mod of the folder under `programs/` that a program is
-built from; everything else (what PATH may offer, what the linker is told, the cache's name) follows.
+A version is written down in one place, the go.mod of the module that a program is built from;
+everything else (what PATH may offer, what the linker is told, the cache's name) follows.
+
+Kubernetes' programs come in several minors: `WHOLEPOD_KUBERNETES=1.36` picks an older one, from
+`programs/kubernetes-1.36`, for whatever starts a control plane. etcd and kwok stay the same.
 """
 
 import hashlib
@@ -11,7 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.errors import ClusterError
+
 MODULES = Path(__file__).with_name("programs")
+MINOR_VARIABLE = "WHOLEPOD_KUBERNETES"
 BUILD_ENVIRONMENT: Mapping[str, str] = {
     "CGO_ENABLED": "0",
     "GOFLAGS": "-mod=readonly -buildvcs=false",
@@ -28,18 +34,19 @@ class Pin:
     """A program and the Go package that it is built from."""
 
     name: str
-    folder: str  # under programs/
+    folder: Path  # of the Go module that pins it
     module: str  # whose version in that folder's go.mod is the pinned one
     package: str
+    is_test: bool = False  # a package of tests, compiled with `go test -c`
 
     @property
     def pinned(self) -> Version:
         """The version that go.mod pins."""
-        text = (MODULES / self.folder / "go.mod").read_text()
+        text = (self.folder / "go.mod").read_text()
         match = re.search(
             rf"^(?:require)?\s*{re.escape(self.module)} v(\d+)\.(\d+)\.(\d+)", text, re.MULTILINE
         )
-        assert match is not None, f"{self.folder}/go.mod does not pin {self.module}"
+        assert match is not None, f"{self.folder.name}/go.mod does not pin {self.module}"
         return int(match[1]), int(match[2]), int(match[3])
 
     def accepts(self, version: Version) -> bool:
@@ -49,31 +56,53 @@ class Pin:
         return version[:2] == self.pinned[:2]
 
 
-def _kubernetes(name: str) -> Pin:
-    return Pin(name, "kubernetes", "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}")
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+"""What a control plane may run."""
 
 
-PROGRAMS: Mapping[str, Pin] = {
-    program.name: program
-    for program in (
-        Pin("etcd", "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3"),
-        _kubernetes("kube-apiserver"),
-        _kubernetes("kube-controller-manager"),
-        _kubernetes("kube-scheduler"),
-        Pin("kwok", "kwok", "sigs.k8s.io/kwok", "sigs.k8s.io/kwok/cmd/kwok"),
-    )
-}
+def pin(name: str) -> Pin:
+    """The program of that name, of the Kubernetes minor that was asked for.
+
+    Raises ClusterError if that minor is none of those that are pinned here.
+    """
+    if name == "etcd":
+        return Pin(name, MODULES / "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3")
+    if name == "kwok":
+        return Pin(name, MODULES / "kwok", "sigs.k8s.io/kwok", "sigs.k8s.io/kwok/cmd/kwok")
+    return Pin(name, _kubernetes_module(), "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}")
 
 
-def cache_folder() -> Path:
-    """The folder of built programs; it changes whenever a pinned version or a build flag does."""
-    digest = hashlib.sha256()
-    for path in sorted(MODULES.glob("*/go.*")):
-        digest.update(f"{path.relative_to(MODULES)}\n".encode() + path.read_bytes())
-    digest.update(repr(sorted(BUILD_ENVIRONMENT.items())).encode())
-    digest.update(linker_flags(PROGRAMS["kube-apiserver"]).encode())
+def asked_minor() -> str | None:
+    """The older Kubernetes minor that the user asked for ("1.36"), or None for the one we follow."""
+    return os.environ.get(MINOR_VARIABLE) or None
+
+
+def older_minors() -> list[str]:
+    """The minors that can be asked for, oldest first."""
+    names = [path.name.removeprefix("kubernetes-") for path in MODULES.glob("kubernetes-*")]
+    return sorted(names, key=lambda minor: int(minor.partition(".")[2]))
+
+
+def _kubernetes_module() -> Path:
+    minor = asked_minor()
+    if minor is None:
+        return MODULES / "kubernetes"
+    if minor not in older_minors():
+        raise ClusterError(
+            f"{MINOR_VARIABLE} asks for Kubernetes {minor}, of which nothing is pinned here; "
+            f"it may be {' or '.join(older_minors())}, or unset for the newest"
+        )
+    return MODULES / f"kubernetes-{minor}"
+
+
+def cache_folder(program: Pin) -> Path:
+    """The folder of built programs of one module; it changes whenever its sources or build flags do."""
+    digest = hashlib.sha256(repr(sorted(BUILD_ENVIRONMENT.items())).encode())
+    digest.update(linker_flags(program).encode())
+    for path in sorted(program.folder.iterdir()):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "wholepod" / f"programs-{digest.hexdigest()[:16]}"
+    return home / "wholepod" / f"{program.folder.name}-{digest.hexdigest()[:16]}"
 
 
 def linker_flags(program: Pin) -> str:

@@ -1,6 +1,6 @@
 """Building the programs of a control plane from pinned Go modules.
 
-One `go build` makes all Kubernetes programs that are missing, since they share most of their
+One `go build` makes all programs of a module that are missing, since they share most of their
 packages. A lock keeps two builds apart (the second then finds everything done), and a program enters
 the cache by a rename, so a cache never holds half a program.
 """
@@ -18,34 +18,38 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.assets import BUILD_ENVIRONMENT, MODULES, Pin, Report, linker_flags
+from tests.cluster.assets import BUILD_ENVIRONMENT, Pin, Report, cache_folder, linker_flags
 from tests.cluster.errors import ClusterError
 
 REPORT_INTERVAL_S = 0.5
 ERROR_LINES = 25
 
 
-def build(programs: Sequence[Pin], into: Path, *, report: Report) -> None:
-    """Build `programs` into the folder `into`; those that are there already are left alone.
+def build(programs: Sequence[Pin], *, report: Report) -> None:
+    """Build `programs` into the cache folders of their modules; those that are there are left alone.
 
     Raises ClusterError when Go is missing or too old, or with the compiler's last words.
     """
-    into.mkdir(parents=True, exist_ok=True)
-    with _lock(into.with_suffix(".lock"), report):
-        missing = [program for program in programs if not (into / program.name).exists()]
-        for folder in dict.fromkeys(program.folder for program in missing):
-            _build_module(folder, [program for program in missing if program.folder == folder], into, report)
+    for folder in dict.fromkeys(program.folder for program in programs):
+        of_module = [program for program in programs if program.folder == folder]
+        into = cache_folder(of_module[0])
+        into.mkdir(parents=True, exist_ok=True)
+        with _lock(into.parent / f"{into.name}.lock", report):
+            missing = [program for program in of_module if not (into / program.name).exists()]
+            if missing:
+                _build_module(folder, missing, into, report)
 
 
-def _build_module(folder: str, programs: Sequence[Pin], into: Path, report: Report) -> None:
+def _build_module(folder: Path, programs: Sequence[Pin], into: Path, report: Report) -> None:
     names = ", ".join(program.name for program in programs)
     _check_go(folder, names)
     with tempfile.TemporaryDirectory(prefix="build-", dir=into) as scratch:
         # Built one by one, a program may be named; built together, `go build` wants a folder and names
         # them after their packages, which are the programs' names for all that share a module.
         target = f"{scratch}/{programs[0].name}" if len(programs) == 1 else f"{scratch}/"
-        command = ["go", "build", "-v", "-ldflags", linker_flags(programs[0]), "-o", target]
-        _run([*command, *(program.package for program in programs)], MODULES / folder, names, report)
+        tool = ["go", "test", "-c"] if programs[0].is_test else ["go", "build", "-v"]
+        command = [*tool, "-ldflags", linker_flags(programs[0]), "-o", target]
+        _run([*command, *(program.package for program in programs)], folder, names, report)
         for program in programs:
             os.replace(f"{scratch}/{program.name}", into / program.name)
 
@@ -92,8 +96,8 @@ def _run(command: Sequence[str], folder: Path, names: str, report: Report) -> No
         )
 
 
-def _check_go(folder: str, names: str) -> None:
-    needed = re.search(r"^go (\d+)\.(\d+)", (MODULES / folder / "go.mod").read_text(), re.MULTILINE)
+def _check_go(folder: Path, names: str) -> None:
+    needed = re.search(r"^go (\d+)\.(\d+)", (folder / "go.mod").read_text(), re.MULTILINE)
     assert needed is not None
     problem = f"{names} must be built, which needs Go {needed[1]}.{needed[2]} or newer"
     cure = "install it, or put the programs into a folder and name it in WHOLEPOD_ASSETS"

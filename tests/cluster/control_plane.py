@@ -143,6 +143,18 @@ class ControlPlane:
         identity.write_kubeconfig(path, server=self.server, ca_file=self.ca_file, user=name, token=token)
         return path
 
+    def kubeconfig_for_account(self, name: str, *, namespace: str = "kube-system") -> Path:
+        """A kubeconfig with a fresh token, good for a day, of a ServiceAccount that exists."""
+        token = self.api.post(
+            f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token",
+            {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenRequest",
+                "spec": {"expirationSeconds": 24 * 3600},
+            },
+        )["status"]["token"]
+        return self.kubeconfig_with_token(name, token)
+
     def kubectl(self, *arguments: str, stdin: str | None = None, user: str = "admin") -> str:
         """Run kubectl and return its output; raises ClusterError with kubectl's own words if it fails."""
         # The development environment brings kubectl; PATH comes second.
@@ -267,6 +279,26 @@ class ControlPlane:
         )
         program.wait_until(lambda: answers(port, "/healthz"), timeout_s=START_TIMEOUT_S)
 
+    def start_beside(self, name: str, argv: Sequence[str], *, log: Path | None = None) -> Program:
+        """Start a program of the caller's that must not outlive the plane, whatever happens to its owner.
+
+        Args:
+            log: where its output goes; by default beside the other programs' logs, which die with the plane.
+        """
+        assert self._keeper is not None
+        if name in self.pids():
+            raise ClusterError(f"{name} runs already; stop it first (programs[{name!r}].stop())")
+        program = Program(
+            name,
+            argv,
+            folder=self.folder,
+            log=log or self.folder / "logs" / f"{name}.log",
+            group=self._keeper.group,
+        )
+        self.programs[name] = program
+        program.start()
+        return program
+
     def _start_api_server(self) -> None:
         own = flags.api_server(
             self._port,
@@ -287,21 +319,9 @@ class ControlPlane:
         program.wait_until(lambda: self._exists(account), timeout_s=START_TIMEOUT_S)
 
     def _launch(self, name: str, arguments: Sequence[str]) -> Program:
-        assert self._keeper is not None
-        if name in self.pids():
-            raise ClusterError(f"{name} runs already; stop it first (programs[{name!r}].stop())")
         if name not in self._assets:
             self._assets |= sources.find([name], report=self._report)
-        program = Program(
-            name,
-            [str(self._assets[name].path), *arguments],
-            folder=self.folder,
-            log=self.folder / "logs" / f"{name}.log",
-            group=self._keeper.group,
-        )
-        self.programs[name] = program
-        program.start()
-        return program
+        return self.start_beside(name, [str(self._assets[name].path), *arguments])
 
     def _wait_for_api_server(self) -> None:
         self.programs[API_SERVER].wait_until(self._api_server_is_ready, timeout_s=START_TIMEOUT_S)

@@ -73,6 +73,7 @@ def controller_manager(kubeconfig: Path, *, node_lifecycle: bool) -> list[str]:
         "--secure-port=0",
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
+        "--pvclaimbinder-sync-period=1s",  # a claim that finds no volume at first is looked at again then
         f"--root-ca-file={CERTIFICATE_FOLDER}/apiserver.crt",
         f"--service-account-private-key-file={CERTIFICATE_FOLDER}/apiserver.key",
     ]

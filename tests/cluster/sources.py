@@ -2,8 +2,9 @@
 
 For each program, the first of:
 
-1. a folder that the user names: `WHOLEPOD_ASSETS`, then `KUBEBUILDER_ASSETS` (what is in it is taken
-   as it is: this is how to test against another Kubernetes release);
+1. a folder that the user names: `WHOLEPOD_ASSETS`, then `KUBEBUILDER_ASSETS`. What is in it is taken
+   as it is (this is how to test against a release that nothing is pinned of), unless
+   `WHOLEPOD_KUBERNETES` asks for another minor;
 2. PATH, if the version is right: etcd 3.6 or newer, the pinned minor of the others;
 3. our cache, keyed by a hash of everything that is pinned;
 4. a build from the Go modules pinned under `programs/`, into that cache.
@@ -15,12 +16,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.cluster.assets import PROGRAMS, Report, Version, cache_folder
+from tests.cluster.assets import Pin, Report, Version, asked_minor, cache_folder, pin
 from tests.cluster.build import build
 from tests.cluster.errors import ClusterError
 
@@ -37,32 +38,45 @@ class Asset:
 
 
 def find(names: Iterable[str], *, report: Report) -> dict[str, Asset]:
-    """Find or build the programs.
+    """Find or build programs of a control plane; see `find_pinned`."""
+    return find_pinned([pin(name) for name in dict.fromkeys(names)], report=report)
+
+
+def find_pinned(programs: Sequence[Pin], *, report: Report) -> dict[str, Asset]:
+    """Find or build programs; the answer goes by their names.
 
     Raises ClusterError if one can neither be found nor built; the message says what would help.
     """
-    wanted = list(dict.fromkeys(names))
-    found = {name: asset for name in wanted if (asset := _existing(name)) is not None}
-    missing = [PROGRAMS[name] for name in wanted if name not in found]
+    found = {program.name: asset for program in programs if (asset := _existing(program)) is not None}
+    missing = [program for program in programs if program.name not in found]
     if missing:
-        folder = cache_folder()
-        build(missing, folder, report=report)
-        found |= {program.name: Asset(program.name, folder / program.name, "built") for program in missing}
+        build(missing, report=report)
+        found |= {
+            program.name: Asset(program.name, cache_folder(program) / program.name, "built")
+            for program in missing
+        }
     return found
 
 
-def _existing(name: str) -> Asset | None:
+def _existing(program: Pin) -> Asset | None:
+    name = program.name
     for variable in ASSET_VARIABLES:
         folder = os.environ.get(variable)
         if folder and not Path(folder).is_dir():
             raise ClusterError(f"{variable} names {folder}, which is not a folder")
-        if folder and os.access(path := Path(folder).resolve() / name, os.X_OK):
+        if folder and os.access(path := Path(folder).resolve() / name, os.X_OK) and _will_do(program, path):
             return Asset(name, path, variable)
     on_path = shutil.which(name)
-    if on_path is not None and PROGRAMS[name].accepts(_version_of(on_path)):
+    if on_path is not None and program.accepts(_version_of(on_path)):
         return Asset(name, Path(on_path).resolve(), "PATH")
-    cached = cache_folder() / name
+    cached = cache_folder(program) / name
     return Asset(name, cached, "cache") if os.access(cached, os.X_OK) else None
+
+
+def _will_do(program: Pin, path: Path) -> bool:
+    """Whether a program in a folder that the user names is meant."""
+    another_minor = asked_minor() is not None and program.module == "k8s.io/kubernetes"
+    return not another_minor or program.accepts(_version_of(str(path)))
 
 
 @cache

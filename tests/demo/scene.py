@@ -4,7 +4,6 @@ Wholepod joins the process group of the control plane, whose keeper ends it even
 """
 
 import json
-import os
 import sys
 import time
 import urllib.error
@@ -25,7 +24,6 @@ from scheduler.core.requests import pod_requests_on_node
 from scheduler.quantity import resource_amount
 from tests.cluster import ApiError, ControlPlane, node_manifest
 from tests.cluster.assets import Report
-from tests.cluster.process import Program
 
 HERE = Path(__file__).parent
 CONFIGURATION = HERE / "wholepod.yaml"
@@ -36,7 +34,6 @@ NODES = {"node-a": "1280Mi", "node-b": "2Gi"}
 TIMEOUT_S = 180.0
 """Far beyond any normal wait: a busy machine must not fail the demo, a missing deed must."""
 _POLL_S = 0.05
-_ACCOUNT = "/api/v1/namespaces/kube-system/serviceaccounts/wholepod"
 _PODS = "/api/v1/namespaces/default/pods"
 _EVENTS = "/apis/events.k8s.io/v1/events"
 
@@ -173,25 +170,17 @@ class Scene:
         self._plane = self._stack.enter_context(ControlPlane(controller_manager=False, report=self._report))
         self._plane.api.create_many(node_manifest(name, memory=memory) for name, memory in NODES.items())
         self._plane.kubectl("apply", f"--filename={RBAC}")
-        token = self._plane.api.post(
-            f"{_ACCOUNT}/token",
-            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}},
-        )["status"]["token"]
-        self._wholepod = Program(
+        self._wholepod = self._plane.start_beside(
             "wholepod",
             [
                 str(Path(sys.executable).with_name("wholepod")),
                 "run",
                 f"--config={self._configuration}",
-                f"--kubeconfig={self._plane.kubeconfig_with_token('wholepod', token)}",
+                f"--kubeconfig={self._plane.kubeconfig_for_account('wholepod')}",
                 "--bind-address=127.0.0.1:0",
                 "--log-format=json",
             ],
-            folder=self._plane.folder,
-            log=self._plane.folder / "logs" / "wholepod.log",
-            group=os.getpgid(self._plane.pids()["kube-apiserver"]),
         )
-        self._wholepod.start()
         self._stack.callback(self._wholepod.stop)
         self._wholepod.wait_until(self._is_ready, timeout_s=TIMEOUT_S)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import ControlPlane
-from tests.integration.harness import Scheduler
+from tests.integration.harness import Scheduler, eventually
 from tests.integration.observer import Observer
+from tests.integration.storage import CLAIMS, FLAGS, VOLUMES, Storage, waiting
 from tests.integration.workbench import Workbench
 
 
@@ -35,6 +36,46 @@ def bench(shared_plane: ControlPlane, all_pods: Observer, all_events: Observer) 
     bench = Workbench(shared_plane, all_pods, all_events)
     yield bench
     bench.clear()
+
+
+@pytest.fixture(scope="session")
+def volume_plane() -> Iterator[ControlPlane]:
+    """With kube-controller-manager, which binds claims to volumes."""
+    with ControlPlane() as plane:
+        yield plane
+
+
+@pytest.fixture
+def storage(volume_plane: ControlPlane) -> Iterator[Storage]:
+    """An empty namespace with three storage classes, and no nodes or volumes."""
+    with (
+        Observer(volume_plane, "/api/v1/pods") as pods,
+        Observer(volume_plane, "/apis/events.k8s.io/v1/events") as events,
+        Observer(volume_plane, CLAIMS) as claims,
+        Observer(volume_plane, VOLUMES) as volumes,
+    ):
+        storage = Storage(volume_plane, pods, events, claims, volumes)
+        yield storage
+        storage.clear()
+
+
+@pytest.fixture(scope="module")
+def volume_scheduler(
+    volume_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scheduler]:
+    """One for all tests of a module that don't harm it; it serves the name `wholepod`."""
+    log = tmp_path_factory.mktemp("volumes") / "scheduler.log"
+    with Scheduler(*FLAGS, kubeconfig=volume_plane.kubeconfig, log=log) as scheduler:
+        yield scheduler
+
+
+@pytest.fixture
+def shared(volume_scheduler: Scheduler, storage: Storage) -> Iterator[Scheduler]:
+    """The same; at the end no pod may wait for volumes, and its picture must be the API server's."""
+    yield volume_scheduler
+    volume_scheduler.show_log()
+    eventually(lambda: waiting(volume_scheduler) == 0, "no pod waits for volumes")
+    volume_scheduler.check_cache()
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Api, ApiError, ClusterError, ControlPlane, node_manifest, pod_manifest, sources
-from tests.cluster.assets import PROGRAMS
+from tests.cluster.assets import PROGRAMS, asked_minor, cache_folder, older_minors, pin
 from tests.cluster.build import build
 from tests.cluster.planes import start_ticks
 
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_S = 60.0
+WORKLOAD_VERSIONS = {"1.35": "v1alpha1", "1.36": "v1alpha2", None: "v1beta1"}
+OFF_BY_DEFAULT = f"scheduling.k8s.io/{WORKLOAD_VERSIONS[asked_minor()]}"
+"""An API version that is served when a gate and `--runtime-config` say so."""
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -45,7 +48,7 @@ def bare() -> Iterator[ControlPlane]:
 
 
 def test_says_the_pinned_version(bare: ControlPlane) -> None:
-    major, minor, patch = PROGRAMS["kube-apiserver"].pinned
+    major, minor, patch = pin("kube-apiserver").pinned
     version = bare.api.get("/version")
     assert version["gitVersion"] == f"v{major}.{minor}.{patch}"
     assert (version["major"], version["minor"]) == (str(major), str(minor))
@@ -141,7 +144,7 @@ def test_everything_together_runs_a_pod_and_honours_deletion() -> None:
         node_lifecycle=True,
         scheduler=True,
         feature_gates={"GenericWorkload": True},
-        runtime_config={"scheduling.k8s.io/v1beta1": True},
+        runtime_config={OFF_BY_DEFAULT: True},
     ) as plane:
         assert set(plane.pids()) == set(PROGRAMS)
         plane.api.create(node_manifest("worker"))
@@ -154,8 +157,8 @@ def test_everything_together_runs_a_pod_and_honours_deletion() -> None:
         plane.kubectl("delete", "pod", "app", "--grace-period=1")
         with pytest.raises(ApiError, match="not found"):
             plane.api.get("/api/v1/namespaces/default/pods/app")
-        groups = plane.api.get("/apis/scheduling.k8s.io/v1beta1")["resources"]
-        assert "podgroups" in {resource["name"] for resource in groups}
+        served = plane.api.get(f"/apis/{OFF_BY_DEFAULT}")["resources"]
+        assert "workloads" in {resource["name"] for resource in served}
 
 
 def test_a_program_that_does_not_start_is_explained_and_cleaned_up(tmp_path: Path) -> None:
@@ -254,7 +257,7 @@ def test_a_program_on_the_path_must_have_the_right_version(
     for variable in sources.ASSET_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(sources, "cache_folder", lambda program: tmp_path / "cache")
     assert sources.find(["etcd"], report=pytest.fail)["etcd"].source == source
 
 
@@ -273,8 +276,9 @@ def test_a_build_without_the_right_go_says_what_would_help(
         (tmp_path / "go").write_text(f"#!/bin/sh\nprintf '{go}\\n'\n")
         (tmp_path / "go").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(ClusterError, match=message):
-        build([PROGRAMS["etcd"]], tmp_path / "cache", report=pytest.fail)
+        build([pin("etcd")], report=pytest.fail)
 
 
 def test_a_build_that_fails_shows_the_compilers_words(
@@ -285,6 +289,30 @@ def test_a_build_that_fails_shows_the_compilers_words(
     )
     (tmp_path / "go").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(ClusterError, match=r"building etcd failed(.|\n)*undefined: x"):
-        build([PROGRAMS["etcd"]], tmp_path / "cache", report=lambda line: None)
-    assert list((tmp_path / "cache").iterdir()) == []
+        build([pin("etcd")], report=lambda line: None)
+    assert list(cache_folder(pin("etcd")).iterdir()) == []
+
+
+def test_an_older_minor_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WHOLEPOD_KUBERNETES", raising=False)
+    newest = pin("kube-apiserver")
+    assert older_minors(), "none is pinned"
+    for minor in older_minors():
+        monkeypatch.setenv("WHOLEPOD_KUBERNETES", minor)
+        older = pin("kube-apiserver")
+        assert ".".join(map(str, older.pinned[:2])) == minor
+        assert cache_folder(older) != cache_folder(newest)
+        # What the user's folder has of another minor is not meant.
+        for name, version in (("kube-apiserver", newest.pinned), ("etcd", (3, 7, 0))):
+            (tmp_path / name).write_text(f"#!/bin/sh\necho v{'.'.join(map(str, version))}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("WHOLEPOD_ASSETS", str(tmp_path))
+        monkeypatch.setattr(sources, "build", lambda programs, *, report: None)
+        found = sources.find(["kube-apiserver", "etcd"], report=pytest.fail)
+        assert found["etcd"].path.parent == tmp_path
+        assert found["kube-apiserver"].path.parent != tmp_path
+    monkeypatch.setenv("WHOLEPOD_KUBERNETES", "1.2")
+    with pytest.raises(ClusterError, match=rf"Kubernetes 1\.2, .* it may be {' or '.join(older_minors())}"):
+        pin("kube-scheduler")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
-from tests.cluster.assets import BUILD_ENVIRONMENT, Pin, Report
+from tests.cluster.assets import Pin, Report, cache_folder
 from tests.cluster.build import build
 from tests.cluster.progress import plain_report
 
-SOURCES = Path(__file__).with_name("oracle")
-# An absolute folder stands for itself where programs/<folder> is expected.
-PROGRAM = Pin("oracle", str(SOURCES), "k8s.io/kubernetes", ".")
+PROGRAM = Pin("oracle", Path(__file__).with_name("oracle"), "k8s.io/kubernetes", ".")
 
 
 def oracle_program(report: Report | None = None) -> Path:
@@ -20,15 +16,7 @@ def oracle_program(report: Report | None = None) -> Path:
 
     Raises ClusterError when it cannot be built.
     """
-    folder = _cache_folder()
-    if not (folder / PROGRAM.name).exists():
-        build([PROGRAM], folder, report=report or plain_report())
-    return folder / PROGRAM.name
-
-
-def _cache_folder() -> Path:
-    digest = hashlib.sha256(repr(sorted(BUILD_ENVIRONMENT.items())).encode())
-    for path in sorted(SOURCES.iterdir()):
-        digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "wholepod" / f"oracle-{digest.hexdigest()[:16]}"
+    program = cache_folder(PROGRAM) / PROGRAM.name
+    if not program.exists():
+        build([PROGRAM], report=report or plain_report())
+    return program

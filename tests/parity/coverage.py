@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scheduler.quantity import NANOS_PER_UNIT, nanos
+from tests.parity import coverage_volumes
 from tests.parity.random_requests import EXTENDED, HUGE_PAGES
 
 Json = dict[str, Any]
@@ -80,6 +81,7 @@ CLUSTER_FLOORS = {
     **dict.fromkeys(("pods being deleted", "spreading over hosts", "several hard constraints"), COMMON),
     **dict.fromkeys(("several affinity terms", "the first of its group", "terms of existing pods"), RARE),
     "the best node is one of several": COMMON,
+    **coverage_volumes.FLOORS,
     **dict.fromkeys(("spread by default: soft", "spread by default: hard"), COMMON),
     **dict.fromkeys(("spread by Services", "spread by a controller", "spread by both"), COMMON),
 }
@@ -128,6 +130,7 @@ def of_cluster(document: Json, verdict: Json) -> set[str]:
     found = {name for name, holds in _of_cluster(verdict, rejections) if holds}
     found |= {name for name, holds in _of_topology(document, verdict["plugins"]) if holds}
     found |= {name for name, holds in _of_default_spread(document, verdict["plugins"]) if holds}
+    found |= coverage_volumes.of_volumes(document, verdict)
     if verdict["total"]:
         found |= {name for name, holds in _of_arguments(document) if holds}
     found |= {f"{status['plugin']} rejects" for status in rejections if "plugin" in status}
@@ -243,7 +246,7 @@ def _kind(reason: str) -> str:
     for resources, name in ((EXTENDED, "an extended resource"), (tuple(HUGE_PAGES), "huge pages")):
         if reason.endswith(resources):
             return f"Insufficient {name}"
-    return reason
+    return coverage_volumes.kind(reason)
 
 
 def shortfalls(seen: Counter[str], cases: int, floors: dict[str, float]) -> list[str]:

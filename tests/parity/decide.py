@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scheduler.api_objects import ClusterObject
 from scheduler.config import ProfileConfig
 from scheduler.core.budgets import Budgets
-from scheduler.core.cycle import Cycle, run_prefilters
+from scheduler.core.cycle import Cycle
 from scheduler.core.mix import ShapeMix
 from scheduler.core.nodes import CPU, MEMORY, NodeView
 from scheduler.core.plugin import (
@@ -36,6 +36,7 @@ from scheduler.core.plugin import (
 )
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
+from scheduler.core.prefilter import run_prefilters
 from scheduler.core.profile import Profile
 from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node, scored_requests
 from scheduler.core.state import ClusterState
@@ -183,7 +184,7 @@ def _fit(case: Case) -> dict[str, Json]:
     names = case.nodes.names
     if not names:
         return {}
-    prefilters = run_prefilters(case.profile, case.pod)
+    prefilters = run_prefilters(case.profile, case.pod, case.nodes)
     rejection, allowed = prefilters.result
     if rejection is not None:
         status: Json = {"code": UNRESOLVABLE, "reasons": [rejection]}
@@ -214,8 +215,9 @@ def _alone(plugin: Plugin, case: Case, feasible: NDArray[np.bool_], scores: dict
     names = case.nodes.names
     if isinstance(plugin, FilterPlugin):
         prefilter = plugin.prefilter(case.pod)
-        if prefilter.rejection is not None:
-            out["preFilter"] = {"code": UNRESOLVABLE, "reasons": [prefilter.rejection]}
+        rejection = prefilter.rejection or plugin.refuses(case.pod, case.nodes)
+        if rejection is not None:
+            out["preFilter"] = {"code": UNRESOLVABLE, "reasons": [rejection]}
         elif plugin.applies(case.pod) or plugin.context(case.pod, case.nodes):
             out["preFilter"] = _SUCCESS
             if prefilter.node_names is not None:

@@ -17,6 +17,7 @@ from tests.parity import (
     random_rules,
     random_spread_defaults,
     random_topology,
+    random_volumes,
 )
 from tests.parity.random_requests import EXTENDED, GIB, HUGE_PAGES, KIB, MIB, MILLI, UNIT, Amounts, write
 
@@ -61,6 +62,8 @@ def random_cluster(number: int) -> Json:
         cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
     if rng.random() < 0.65:
         random_spread_defaults.add(rng, cluster)
+    if rng.random() < 0.5:
+        random_volumes.add(rng, cluster)
     return cluster
 
 

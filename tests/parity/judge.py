@@ -70,8 +70,15 @@ def _filtering(plugin: Json) -> Json:
     return {
         "preFilter": _status(SUCCESS) if prefilter["code"] == "Skip" else prefilter,
         "preFilterNodes": plugin.get("preFilterNodes"),
-        "filter": rejected,
+        "filter": {node: _as_rejection(status) for node, status in rejected.items()},
     }
+
+
+def _as_rejection(status: Json) -> Json:
+    """A plugin may fail where it finds that another has already refused the pod: a claim that is not the
+    pod's is VolumeBinding's to refuse, and an error of NodeVolumeLimits asked by itself."""
+    refused = status["code"] == "Error" and any("pod is not owner" in text for text in status["reasons"])
+    return {**status, "code": "UnschedulableAndUnresolvable"} if refused else status
 
 
 def _feasible(kube: Json) -> list[str]:

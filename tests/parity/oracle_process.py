@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,30 +28,33 @@ class OracleError(RuntimeError):
 
 
 class Oracle:
-    """Judges clusters, or with `requests_only` counts single pods' requests.
+    """Judges clusters; with `requests_only` it counts single pods' requests, with `profiles_only` it lists
+    the plugins of configurations.
 
     Documents with objects that the API server would refuse are refused as well.
     """
 
-    def __init__(self, *, requests_only: bool = False) -> None:
+    def __init__(self, *, requests_only: bool = False, profiles_only: bool = False) -> None:
+        # A file, as nobody reads a pipe while the oracle works, and it would stop when that is full.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process)
         self._process = subprocess.Popen(
             [
                 oracle_program(),
                 "--validate",
                 f"--feature-gates={FEATURE_GATES}",
                 *(["--requests"] if requests_only else []),
+                *(["--profiles"] if profiles_only else []),
             ],
             env={**os.environ, **ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
         )
 
     def ask(self, document: Json) -> Json:
         """The verdict on one document. Raises OracleError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         try:
             self._process.stdin.write(msgspec.json.encode(document) + b"\n")
             self._process.stdin.flush()
@@ -58,7 +62,9 @@ class Oracle:
         except BrokenPipeError:
             line = b""
         if not line:
-            last_words = self._process.stderr.read().decode().strip()
+            self._process.wait()
+            self._log.seek(0)
+            last_words = self._log.read().decode().strip()
             raise OracleError(f"the oracle ended at {document.get('name')}: {last_words}")
         verdict: Json = msgspec.json.decode(line)
         if verdict.get("error"):
@@ -68,6 +74,7 @@ class Oracle:
     def close(self) -> None:
         """Ends the process."""
         self._process.communicate()
+        self._log.close()
 
     def __enter__(self) -> Self:
         return self

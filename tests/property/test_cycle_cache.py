@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from scheduler.api_objects import ClusterObject, ReplicaSet, Service
+from scheduler.core import tally
 from scheduler.core.cycle import CACHED_KINDS, Cycle
 from scheduler.core.mix import EPOCH_ARRIVALS, ShapeMix
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
 from scheduler.core.state import ClusterState
+from scheduler.plugins.domains import HOSTNAME
 from tests.builders import NodeBuilder, make_node, make_pod, make_profile
 
 GPU = "example.com/gpu"
@@ -77,7 +81,10 @@ PROFILES: dict[str, Callable[[], Profile]] = {
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-BLUE = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"colour": "blue"}}}
+BLUE: dict[str, Any] = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"colour": "blue"}}}
+BLUE_HOST = {**BLUE, "topologyKey": HOSTNAME}
+BLUE_OF_TEAM = {**BLUE, "namespaceSelector": {"matchLabels": {"team": "devops"}}}
+HARD, SOFT = "DoNotSchedule", "ScheduleAnyway"
 
 
 OWNERS = ("one", "two")
@@ -93,12 +100,15 @@ def workload(kind: type[ClusterObject], name: str, selector: Any) -> ClusterObje
     )
 
 
-def ruled(name: str, **rules: Any) -> PodInfo:
-    """A pod that others' rules see as blue, with these rules of its own about blue ones."""
-    affinity = {kind: terms for kind, terms in rules.items() if kind.endswith("ffinity")}
-    spread = [{**BLUE, "maxSkew": 1, "whenUnsatisfiable": action} for action in rules.get("spread", ())]
-    spec = {"affinity": affinity, "topologySpreadConstraints": spread}
-    return make_pod(name).labels(colour="blue").req(memory="256Mi").spec(**spec).info()
+def prefers(weight: int, term: dict[str, Any]) -> dict[str, Any]:
+    return {"weight": weight, "podAffinityTerm": term}
+
+
+def ruled(name: str, *spread: dict[str, Any], colour: str = "blue", **affinity: Any) -> PodInfo:
+    """A pod that others' rules may see as blue, with these rules of its own about blue ones."""
+    constraints = [{**BLUE, "maxSkew": 1, **constraint} for constraint in spread]
+    spec = {"affinity": affinity, "topologySpreadConstraints": constraints}
+    return make_pod(name).labels(colour=colour).req(memory="256Mi").spec(**spec).info()
 
 
 WAITING: list[PodInfo] = [
@@ -121,10 +131,23 @@ WAITING: list[PodInfo] = [
     make_pod("blue").labels(colour="blue").info(),
     ruled("away", podAntiAffinity={REQUIRED: [BLUE]}),
     ruled("near", podAffinity={REQUIRED: [BLUE]}),
-    ruled("fan", podAffinity={PREFERRED: [{"weight": 2, "podAffinityTerm": BLUE}]}),
-    ruled("shy", podAntiAffinity={PREFERRED: [{"weight": 2, "podAffinityTerm": BLUE}]}),
-    ruled("even", spread=["DoNotSchedule"]),
-    ruled("rather-even", spread=["ScheduleAnyway"]),
+    ruled("fan", podAffinity={PREFERRED: [prefers(2, BLUE)]}),
+    ruled("shy", podAntiAffinity={PREFERRED: [prefers(2, BLUE)]}),
+    ruled("alone", podAntiAffinity={REQUIRED: [BLUE_HOST]}),
+    ruled("away-and-near", podAntiAffinity={REQUIRED: [BLUE_HOST]}, podAffinity={REQUIRED: [BLUE]}),
+    ruled("near-twice", podAffinity={REQUIRED: [BLUE_OF_TEAM, BLUE_HOST]}),
+    ruled("near-others", colour="red", podAffinity={REQUIRED: [BLUE]}),
+    ruled("fan-and-shy", podAffinity={PREFERRED: [prefers(3, BLUE), prefers(1, BLUE_HOST)]}),
+    ruled("even", {"whenUnsatisfiable": HARD}),
+    ruled("even-anywhere", {"whenUnsatisfiable": HARD, "maxSkew": 2, "minDomains": 2}, colour="red"),
+    ruled("even-twice", {"whenUnsatisfiable": HARD}, {"whenUnsatisfiable": HARD, "topologyKey": HOSTNAME}),
+    ruled("even-where-allowed", {"whenUnsatisfiable": HARD, "nodeTaintsPolicy": "Honor"}),
+    ruled("rather-even", {"whenUnsatisfiable": SOFT}),
+    ruled(
+        "rather-even-twice",
+        {"whenUnsatisfiable": SOFT, "maxSkew": 3},
+        {"whenUnsatisfiable": SOFT, "topologyKey": HOSTNAME},
+    ),
     *(make_pod(f"of-{name}").labels(colour="blue").owners(owner(name)).info() for name in OWNERS),
 ]
 
@@ -146,8 +169,12 @@ def nodes(draw: st.DrawFn) -> NodeBuilder:
     )
     if draw(st.booleans()):
         node.allocatable({GPU: draw(st.sampled_from(["0", "1", "2"]))})
+    labels = {}
     if draw(st.booleans()):
-        node.labels({"zone": draw(st.sampled_from(["a", "b"]))})
+        labels["zone"] = draw(st.sampled_from(["a", "b"]))
+    if draw(st.booleans()):
+        labels[HOSTNAME] = draw(names)
+    node.labels(labels)
     if draw(st.integers(0, 3)) == 0:
         node.taint("t", effect=draw(st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"])))
     if draw(st.integers(0, 3)) == 0:
@@ -166,6 +193,7 @@ changes = st.one_of(
     st.tuples(st.just("new mix"), st.sampled_from(WAITING)),
     st.tuples(st.just("object"), st.sampled_from(WORKLOADS)),
     st.tuples(st.just("no object"), st.sampled_from(WORKLOADS)),
+    st.tuples(st.just("namespace"), st.sampled_from([None, {}, {"team": "devops"}])),
 )
 
 
@@ -190,6 +218,8 @@ class History:
                 self.state.confirm(manifest.info())
             case "no pod", number:
                 self.state.remove_pod(f"uid-of-default/p{number}")
+            case "namespace", labels:
+                self.state.nodes.pods.set_namespace("default", labels)
             case "new mix", like:
                 for _ in range(EPOCH_ARRIVALS):
                     self.arrivals += 1
@@ -211,31 +241,48 @@ def like_containers(pod: PodInfo) -> list[dict[str, Any]]:
 @settings(max_examples=settings().max_examples // 4)
 @given(
     kinds_kept=st.sampled_from([CACHED_KINDS, 2]),
+    changes_kept=st.sampled_from([tally.KEPT, 2]),
     start=st.lists(nodes(), max_size=8),
     steps=st.lists(st.tuples(changes, st.lists(st.sampled_from(WAITING), max_size=3)), max_size=25),
 )
 def test_cached_answers_are_fresh_answers(
     profile: str,
     kinds_kept: int,
+    changes_kept: int,
     start: list[NodeBuilder],
     steps: list[tuple[tuple[str, Any], list[PodInfo]]],
 ) -> None:
     """A pod asked for after every step would hide mistakes that several changes make together."""
-    history = History()
-    make = PROFILES[profile]
-    lasting = Cycle(make(), history.state.nodes, cached_kinds=kinds_kept)
-    for node in start:
-        history.apply(("node", node))
-    for change, asked in [*steps, (("no pod", 0), WAITING)]:
-        history.apply(change)
-        for pod in asked:
-            fresh = Cycle(make(), history.state.nodes)
-            assert lasting.place(pod) == fresh.place(pod)
-            (filters, raw), (fresh_filters, fresh_raw) = lasting.explain(pod), fresh.explain(pod)
-            for answers, expected in zip(filters, fresh_filters, strict=True):
-                assert answers.first.tolist() == expected.first.tolist()
-                assert answers.bits.tolist() == expected.bits.tolist()
-            feasible = np.all([answers.first == PASSES for answers in fresh_filters], axis=0)
-            assert raw.keys() == fresh_raw.keys()
-            for name, scores in raw.items():
-                assert scores[feasible].tolist() == fresh_raw[name][feasible].tolist(), name
+    with mock.patch.object(tally, "KEPT", changes_kept):
+        history = History()
+        make = PROFILES[profile]
+        lasting = Cycle(make(), history.state.nodes, cached_kinds=kinds_kept)
+        for node in start:
+            history.apply(("node", node))
+        for change, asked in [*steps, (("no pod", 0), WAITING)]:
+            history.apply(change)
+            for pod in asked:
+                assert_alike(lasting, Cycle(make(), history.state.nodes), pod)
+
+
+def assert_alike(lasting: Cycle, fresh: Cycle, pod: PodInfo) -> None:
+    """Not only the same node, but for the same reasons."""
+    assert lasting.place(pod) == fresh.place(pod)
+    (filters, raw), (fresh_filters, fresh_raw) = lasting.explain(pod), fresh.explain(pod)
+    for answers, expected in zip(filters, fresh_filters, strict=True):
+        assert answers.first.tolist() == expected.first.tolist()
+        assert answers.bits.tolist() == expected.bits.tolist()
+        rejected = expected.bits != 0
+        assert answers.unresolvable[rejected].tolist() == expected.unresolvable[rejected].tolist()
+    feasible = np.all([answers.first == PASSES for answers in fresh_filters], axis=0)
+    assert raw.keys() == fresh_raw.keys()
+    for name, scores in raw.items():
+        assert scores[feasible].tolist() == fresh_raw[name][feasible].tolist(), name
+    assert ranks(lasting, pod, feasible) == ranks(fresh, pod, feasible)
+
+
+def ranks(cycle: Cycle, pod: PodInfo, feasible: NDArray[np.bool_]) -> list[int]:
+    """Scores of the plugins that look beyond a node, where the pod fits."""
+    rows = np.flatnonzero(feasible)
+    remote = cycle.remote.answers(pod, cycle._answers(pod, cycle.read_key(pod)).remote)
+    return list(map(int, remote.rank(rows, len(rows)))) if len(rows) else []

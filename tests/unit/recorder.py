@@ -10,6 +10,7 @@ from typing import cast
 
 from scheduler.kube.payloads import BindRequest, DeleteRequest, PodEvent, StatusPatch
 from scheduler.kube.status_patches import Then
+from scheduler.kube.volume_writes import VolumeRequest
 from scheduler.kube.writer import Writer
 
 
@@ -17,6 +18,8 @@ class Recorder:
     def __init__(self) -> None:
         self.binds: list[BindRequest] = []
         self.cancelled: list[str] = []
+        self.volumes: list[VolumeRequest] = []
+        self.cancelled_volumes: list[str] = []
         self.deletions: list[DeleteRequest] = []
         self.patches: list[StatusPatch] = []
         self.unsent: set[str] = set()
@@ -30,6 +33,13 @@ class Recorder:
 
     def cancel(self, uid: str) -> bool:
         self.cancelled.append(uid)
+        return True
+
+    def write_volumes(self, request: VolumeRequest) -> None:
+        self.volumes.append(request)
+
+    def cancel_volumes(self, uid: str) -> bool:
+        self.cancelled_volumes.append(uid)
         return True
 
     def delete(self, request: DeleteRequest) -> None:

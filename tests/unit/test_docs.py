@@ -23,6 +23,7 @@ from scheduler.plugins.memory_fit import MemoryFit, Objective
 from scheduler.plugins.node_affinity import NodeAffinityArgs
 from scheduler.plugins.node_resources import NodeResourcesBalancedAllocationArgs, NodeResourcesFitArgs
 from scheduler.plugins.profiles import build_profile
+from scheduler.plugins.volume_binding import VolumeBindingArgs
 from tests.builders import Clock, make_engine, make_node, make_pod
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,7 @@ ARGUMENTS: dict[str, type[Arguments]] = {
     "NodeAffinity": NodeAffinityArgs,
     "NodeResourcesFit": NodeResourcesFitArgs,
     "NodeResourcesBalancedAllocation": NodeResourcesBalancedAllocationArgs,
+    "VolumeBinding": VolumeBindingArgs,
     "InterPodAffinity": InterPodAffinityArgs,
     "PodTopologySpread": PodTopologySpreadArgs,
     "DefaultPreemption": DefaultPreemptionArgs,
@@ -247,7 +249,7 @@ def metrics() -> Metrics:
     metrics.leader.labels("wholepod").set(1)
     metrics.victims.labels("a")
     metrics.shed.labels("a", "b")
-    for counter in (metrics.binds, metrics.retries, metrics.unreadable):
+    for counter in (metrics.binds, metrics.retries, metrics.unreadable, metrics.volume_errors):
         counter.labels("any").inc()
     return metrics
 

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from scheduler.api import Pod
+from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
 from scheduler.kube.binding import Bound, BoundElsewhere, Gone, Refused
 from scheduler.kube.reports import PodReports
+from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.loop import MAX_BINDS_UNDER_WAY, NodeHandler, PodHandler, SchedulingLoop
 from scheduler.observe.metrics import Metrics
 from tests.builders import PodBuilder, make_node, make_pod, make_profile
@@ -37,7 +39,14 @@ class Running:
             clock=self.clock,
         )
         self.writer = Recorder()
-        self.loop.connect(self.writer.as_writer, PodReports(self.writer.as_writer, clock=self.clock))
+        writer = self.writer.as_writer
+        self.volumes = VolumeBinder(
+            self.engine.state.nodes,
+            writer,
+            on_bound=self.loop.on_volumes_bound,
+            on_failed=self.loop.on_volumes_failed,
+        )
+        self.loop.connect(writer, PodReports(writer, clock=self.clock), self.volumes)
         self.pods, self.nodes = PodHandler(self.loop), NodeHandler(self.loop)
 
     def _on_first_turn(self) -> None:
@@ -46,6 +55,11 @@ class Running:
     def add(self, *pods: PodBuilder) -> None:
         for pod in pods:
             self.pods.upsert(pod.obj())
+
+    def see(self, *items: ClusterObject) -> None:
+        """What else is watched."""
+        for item in items:
+            self.loop.upsert_object(item)
 
     @property
     def bound_to(self) -> dict[str, str]:

@@ -36,6 +36,7 @@ async def require(
     allows: Rule,
     *,
     watched: Sequence[type[ClusterObject]] = (),
+    writes_volumes: bool = False,
     leader_elect: bool = True,
 ) -> Reviewer:
     reviewer = Reviewer(allows)
@@ -43,6 +44,7 @@ async def require(
         await require_permissions(
             client,
             watched=watched,
+            writes_volumes=writes_volumes,
             leader_elect=leader_elect,
             lease_namespace="kube-system",
             lease_name="wholepod",
@@ -75,6 +77,14 @@ async def test_kinds_that_plugins_watch_are_asked_for_in_their_group(tmp_path: P
     assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
     assert {("list", "", "services"), ("watch", "", "services")} <= set(asked)
     assert {(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")} <= set(asked)
+
+
+async def test_volumes_are_asked_for_if_they_are_written(tmp_path: Path) -> None:
+    reviewer = await require(tmp_path, lambda asked: True, writes_volumes=True)
+    asked = [(a["verb"], a["resource"]) for a in reviewer.asked]
+    assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
+    for resource in ("persistentvolumes", "persistentvolumeclaims"):
+        assert {("get", resource), ("patch", resource)} <= set(asked)
 
 
 async def test_without_leader_election_leases_do_not_matter(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ KUBE_SCORES = {
     "TaintToleration": 3,
     "NodeAffinity": 2,
     "NodeResourcesFit": 1,
+    "VolumeBinding": 1,
     "PodTopologySpread": 2,
     "InterPodAffinity": 2,
     "NodeResourcesBalancedAllocation": 1,
@@ -41,6 +42,7 @@ SCORES = {
     "PodTopologySpread": 20,
     "InterPodAffinity": 20,
     "MemoryFit": 10,
+    "VolumeBinding": 1,
     "ImageLocality": 1,
 }
 
@@ -106,7 +108,7 @@ def test_a_plugin_that_filters_and_scores_is_one_instance() -> None:
         ({"plugins": changes("filter", on=["MemoryFit"])}, "plugin MemoryFit does not filter nodes"),
         (
             {"plugins": changes("score", on=[{"name": "MemoryFit", "weight": 0}])},
-            "weight of MemoryFit must be 1 to 100, got 0",
+            "weight of MemoryFit must be 1 to 1000000, got 0",
         ),
         ({"plugins": changes("score", on=["MemoryFit", "MemoryFit"])}, "MemoryFit is enabled twice"),
         (
@@ -241,13 +243,13 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ("Plugin", "context name reads reads_amounts_only reads_usage row_local watches"),
         (
             "FilterPlugin",
-            "applies applies_in context filter minds name prefilter reads reads_amounts_only reads_usage "
-            "reasons row_local wakes_on watches",
+            "applies applies_in context filter follow_filter may_help minds name plan prefilter reads "
+            "reads_amounts_only reads_usage reasons refuses row_local wakes_on watches",
         ),
         (
             "ScorePlugin",
-            "context full_resolution name normalize normalized prefers rank rates reads reads_amounts_only "
-            "reads_usage row_local score version watches",
+            "context follow_rank full_resolution name normalize normalized prefers rank rates reads "
+            "reads_amounts_only reads_usage row_local score version watches",
         ),
         ("FilterResult", "count index reason_bits unresolvable"),
         ("PreFilterResult", "count index node_names rejection"),
@@ -255,22 +257,24 @@ def test_the_plugin_api_is_what_we_promise() -> None:
             "Wake",
             "ANY ASSIGNED_POD_ADDED ASSIGNED_POD_ANY ASSIGNED_POD_CHANGED ASSIGNED_POD_REMOVED CSI_DRIVER "
             "CSI_NODE NAMESPACE_LABELS NODE_ADD NODE_ALLOCATABLE NODE_ANY NODE_FEATURES NODE_LABELS "
-            "NODE_REMOVED NODE_SCHEDULABLE NODE_TAINTS NOTHING STORAGE_ANY STORAGE_CAPACITY STORAGE_CLASS "
-            "VOLUME VOLUME_ATTACHMENT VOLUME_CLAIM WORKLOAD name value",
+            "NODE_REMOVED NODE_SCHEDULABLE NODE_TAINTS NOTHING OBJECT_ANY STORAGE_ANY STORAGE_CAPACITY "
+            "STORAGE_CLASS VOLUME VOLUME_ATTACHMENT VOLUME_CLAIM WORKLOAD name value",
         ),
         (
             "NodeView",
             "allocatable capacity carrying cluster concerning count declared_features image image_generation "
             "label matching mix named names namespace_labels "
-            "nonzero_requested pod_count pod_limit ports requested resources taints unschedulable",
+            "nonzero_requested object_version pod_count pod_limit ports requested resources row_of taints "
+            "unschedulable volumes",
         ),
         (
             "PodInfo",
-            "affinity_rules annotations controller gated host_ports images labels name namespace node_name "
-            "node_selector nominated_node nonzero_requests owned_by_daemon_set pod preempted preempts "
+            "affinity_rules annotations controller gated has_volume_rules host_ports images labels name "
+            "namespace node_name node_selector nominated_node nonzero_requests owned_by_daemon_set pod "
+            "preempted preempts "
             "preferred_node_affinity priority requests required_features required_node_affinity rules "
             "scored_requests signature spread_rules started "
-            "terminating tolerations uid uid_hash unsupported_rules usage",
+            "terminating tolerations uid uid_hash unsupported_rules usage volumes",
         ),
     ],
 )

@@ -5,9 +5,8 @@ from typing import Any, Literal
 
 import yaml
 
-from scheduler.api_objects import ClusterObject
 from scheduler.config import LeaderElection, ProfileConfig
-from scheduler.kube.permissions import LEADER_ELECTION, SCHEDULING, Permission, to_watch
+from scheduler.kube.permissions import LEADER_ELECTION, SCHEDULING, VOLUMES, Permission, to_watch
 from scheduler.plugins.profiles import build_profile
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "rbac.yaml"
@@ -32,15 +31,13 @@ def granted(role: dict[str, Any]) -> list[tuple[Permission, tuple[str, ...]]]:
 
 def test_cluster_role_is_what_scheduling_needs() -> None:
     [role] = manifests("ClusterRole")
-    watched = [permission for kind in _watched() for permission in to_watch(kind)]
-    assert sorted(granted(role), key=str) == sorted(((p, ()) for p in (*SCHEDULING, *watched)), key=str)
-
-
-def _watched() -> frozenset[type[ClusterObject]]:
-    """Kinds that some profile of built-in plugins watches."""
     presets: tuple[Literal["kube", "memory-fit"], ...] = ("kube", "memory-fit")
     profiles = [build_profile(ProfileConfig(preset=preset)) for preset in presets]
-    return frozenset(kind for profile in profiles for kind in profile.watches)
+    watched = {kind for profile in profiles for kind in profile.watches}
+    wanted = [*SCHEDULING, *(permission for kind in watched for permission in to_watch(kind))]
+    if any(profile.makes_plans for profile in profiles):
+        wanted += VOLUMES
+    assert sorted(granted(role), key=str) == sorted(((p, ()) for p in wanted), key=str)
 
 
 def test_role_is_what_leader_election_needs() -> None:

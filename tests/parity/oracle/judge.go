@@ -137,7 +137,7 @@ func (c *cluster) alone(
 		}
 	}
 	if p, ok := plugin.(fwk.ScorePlugin); ok && len(feasible) > 0 {
-		out.Weight = weight
+		out.Weight = max(weight, 1) // unset is 1, as in the framework
 		if err := scoreAlone(ctx, p, state, pod, feasible, out); err != nil {
 			return nil, err
 		}

@@ -2,7 +2,8 @@
 //
 // It reads JSON documents from standard input and writes one line of JSON for each. A document is a
 // whole cluster with one pod to place (see document in documents.go); with --requests it is a single
-// pod, and only its resource requests are computed, which is a thousand times cheaper.
+// pod, and only its resource requests are computed, which is a thousand times cheaper; with --profiles
+// it is a configuration file, and only the plugins of its profiles are listed.
 //
 // Nothing of the scheduler is re-implemented here: answers come from the plugins themselves, from
 // SchedulePod and from NodeInfo.
@@ -25,19 +26,23 @@ func main() {
 	klog.InitFlags(nil)
 	gates := flag.String("feature-gates", "", "A=true,B=false; Kubernetes' defaults otherwise")
 	requestsOnly := flag.Bool("requests", false, "documents are pods; print their requests only")
+	profilesOnly := flag.Bool("profiles", false, "documents are KubeSchedulerConfigurations; print what profiles run")
 	strict := flag.Bool("validate", false, "refuse objects that the API server would refuse")
 	flag.Parse()
-	if err := serve(*gates, *requestsOnly, *strict); err != nil {
+	if err := serve(*gates, *requestsOnly, *profilesOnly, *strict); err != nil {
 		fmt.Fprintln(os.Stderr, "oracle:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(gates string, requestsOnly, strict bool) error {
+func serve(gates string, requestsOnly, profilesOnly, strict bool) error {
 	if gates != "" {
 		if err := utilfeature.DefaultMutableFeatureGate.Set(gates); err != nil {
 			return err
 		}
+	}
+	if profilesOnly {
+		return eachDocument(judgeProfiles)
 	}
 	if !requestsOnly {
 		return eachDocument(func(doc *document) any {

@@ -77,7 +77,7 @@ def test_daemon_pods(kind: str, controller: bool, owned: bool) -> None:
                     {"name": "c", "emptyDir": {}},
                 ]
             },
-            ["csi volumes", "persistentVolumeClaim volumes"],
+            [],
         ),
         (
             {

@@ -64,9 +64,9 @@ def everything(table: NodeTable) -> dict[str, Any]:
         "count": view.pod_count.tolist(),
         "ports": [dict(ports) for ports in table.ports],
         "port_count": table.port_count[:3].tolist(),
-        "matching": [view.matching(query).tolist() for query in QUERIES],
+        "matching": [view.matching(query).amounts[:3].tolist() for query in QUERIES],
         "carried": carried,
-        "carrying": {key: view.carrying(table.pods._carried[key]).tolist() for key in carried},
+        "carrying": {key: view.carrying(table.pods._carried[key]).amounts[:3].tolist() for key in carried},
         "concerning": [[c.serial for c in view.concerning(pod)] for pod in PODS],
         "signed": {ns: {s: dict(x.by_node) for s, x in g.items()} for ns, g in table.pods._signed.items()},
     }

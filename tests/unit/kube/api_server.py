@@ -1,6 +1,6 @@
 """A small API server on loopback, for the faults that a real one cannot be told to have.
 
-It speaks real HTTP and keeps real state for pods, events and leases: resourceVersions, uid
+It speaks real HTTP and keeps real state for pods, events, leases, volumes and claims: resourceVersions, uid
 preconditions, a watch history that can be compacted, bookmarks, paged and streaming lists. A
 `Fault` is played for the next request that it matches.
 """
@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 Json = dict[str, Any]
+Store = dict[tuple[str, str], Json]
 
 
 @dataclass
@@ -55,6 +56,8 @@ class ApiServer:
         self.pods: dict[tuple[str, str], Json] = {}
         self.events: dict[tuple[str, str], Json] = {}
         self.leases: dict[tuple[str, str], Json] = {}
+        self.volumes: dict[tuple[str, str], Json] = {}
+        self.claims: dict[tuple[str, str], Json] = {}
         self.patches: list[Json] = []
         self.faults: list[Fault] = []
         self.requests: list[str] = []
@@ -122,6 +125,25 @@ class ApiServer:
 
     def delete_pod(self, name: str, *, namespace: str = "default") -> None:
         self._changed("DELETED", self.pods.pop((namespace, name)))
+
+    def add_volume(self, name: str, **spec: Any) -> Json:
+        return self._add(self.volumes, ("", name), {"name": name, "uid": f"uid-{name}"}, spec)
+
+    def add_claim(self, name: str, *, namespace: str = "default", **spec: Any) -> Json:
+        metadata = {"namespace": namespace, "name": name, "uid": f"uid-{name}"}
+        return self._add(self.claims, (namespace, name), metadata, spec)
+
+    def _add(self, store: Store, key: tuple[str, str], metadata: Json, spec: Json) -> Json:
+        self.resource_version += 1
+        obj = {"metadata": {**metadata, "resourceVersion": str(self.resource_version)}, "spec": spec}
+        store[key] = obj
+        return obj
+
+    def touch(self, obj: Json, change: Json) -> None:
+        """Somebody else changes it."""
+        _merge(obj, change)
+        self.resource_version += 1
+        obj["metadata"]["resourceVersion"] = str(self.resource_version)
 
     def compact(self) -> None:
         """Forget the watch history: positions of before cannot be resumed."""
@@ -211,6 +233,14 @@ class ApiServer:
                 return self._patch(namespace, name, json.loads(body), request.content_type)
             case "DELETE", ["api", "v1", "namespaces", namespace, "pods", name]:
                 return self._delete(namespace, name, json.loads(body))
+            case "GET", ["api", "v1", "persistentvolumes", name]:
+                return _found(self.volumes.get(("", name)))
+            case "GET", ["api", "v1", "namespaces", namespace, "persistentvolumeclaims", name]:
+                return _found(self.claims.get((namespace, name)))
+            case "PATCH", ["api", "v1", "persistentvolumes", name]:
+                return self._merge_patch(self.volumes, ("", name), json.loads(body), request)
+            case "PATCH", ["api", "v1", "namespaces", namespace, "persistentvolumeclaims", name]:
+                return self._merge_patch(self.claims, (namespace, name), json.loads(body), request)
             case "POST", ["apis", "events.k8s.io", "v1", "namespaces", namespace, "events"]:
                 return self._create(self.events, namespace, json.loads(body))
             case "POST", ["apis", "coordination.k8s.io", "v1", "namespaces", namespace, "leases"]:
@@ -264,7 +294,20 @@ class ApiServer:
             self.delete_pod(name, namespace=namespace)
         return _json(pod)
 
-    def _create(self, store: dict[tuple[str, str], Json], namespace: str, obj: Json) -> web.Response:
+    def _merge_patch(
+        self, store: Store, key: tuple[str, str], patch: Json, request: web.Request
+    ) -> web.Response:
+        assert request.content_type == "application/merge-patch+json"
+        obj = store.get(key)
+        if obj is None:
+            return _status(404, "NotFound", f'"{key[1]}" not found')
+        for guard in ("uid", "resourceVersion"):
+            if patch["metadata"].pop(guard) != obj["metadata"][guard]:
+                return _status(409, "Conflict", "the object has been modified")
+        self.touch(obj, patch)
+        return _json(obj)
+
+    def _create(self, store: Store, namespace: str, obj: Json) -> web.Response:
         key = (namespace, obj["metadata"]["name"])
         if key in store:
             return _status(409, "AlreadyExists", f'"{key[1]}" already exists')
@@ -273,7 +316,7 @@ class ApiServer:
         obj["metadata"]["resourceVersion"] = str(self.resource_version)
         return _json(obj, status=201)
 
-    def _update(self, store: dict[tuple[str, str], Json], key: tuple[str, str], obj: Json) -> web.Response:
+    def _update(self, store: Store, key: tuple[str, str], obj: Json) -> web.Response:
         if key not in store:
             return _status(404, "NotFound", f'"{key[1]}" not found')
         if obj["metadata"]["resourceVersion"] != store[key]["metadata"]["resourceVersion"]:
@@ -330,6 +373,17 @@ class ApiServer:
         finally:
             self.watchers.remove(watcher)
         return response
+
+
+def _merge(obj: Json, change: Json) -> None:
+    """RFC 7386."""
+    for key, value in change.items():
+        if value is None:
+            obj.pop(key, None)
+        elif isinstance(value, dict):
+            _merge(obj.setdefault(key, {}), value)
+        else:
+            obj[key] = value
 
 
 def _line(type_: str, obj: Json) -> bytes:

@@ -98,7 +98,7 @@ async def test_all_kinds_of_work_are_done(api: ApiServer, start: Start, until: U
     w.writer.bind(bind("a"))
     w.writer.patch_status(patch("b"))
     w.writer.post_event(event("a"))
-    assert w.writer.pending() == {"bind": 1, "delete": 0, "status": 1, "event": 1}
+    assert w.writer.pending() == {"bind": 1, "volumes": 0, "delete": 0, "status": 1, "event": 1}
     await until(lambda: idle(w))
     assert w.outcomes == {"uid-a": Bound("n1")}
     assert messages(api) == ["0/1 nodes"]

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from scheduler.core.node_selector import parse_int64
 from scheduler.core.plugin import PreFilterResult
-from scheduler.plugins.node_affinity import REASON_CONFLICT, NodeAffinity, parse_int64
+from scheduler.plugins.node_affinity import REASON_CONFLICT, NodeAffinity
 from tests.builders import PodBuilder, make_node, make_pod
 from tests.unit.plugins.filtering import fits, reasons
 

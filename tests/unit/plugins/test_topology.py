@@ -82,7 +82,7 @@ def test_pods_that_no_rule_is_about_are_decided_without_these_plugins(
         raise AssertionError("looked at all nodes")
 
     for plugin in (InterPodAffinity, PodTopologySpread):
-        for method in ("filter", "rank"):
+        for method in ("follow_filter", "follow_rank"):
             monkeypatch.setattr(plugin, method, never)
     assert cycle.place(make_pod().labels(app="y").info()).node is not None
     with pytest.raises(AssertionError):

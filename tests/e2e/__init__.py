@@ -1,0 +1,1 @@
+"""End-to-end tests that take minutes, each behind its own make target."""
