@@ -122,7 +122,7 @@ def measure(scheduler: str, load: Load) -> Run:
         started = time.monotonic()
         with _running(scheduler, plane) as records:
             pods.wait(
-                lambda now: all(node_of(now[f"{NAMESPACE}/{pod.name}"]) for pod in waiting),
+                lambda now: all(node_of(now.get(f"{NAMESPACE}/{pod.name}")) for pod in waiting),
                 f"{scheduler} has placed all urgent pods",
                 timeout_s=GIVE_UP_AFTER_S,
             )

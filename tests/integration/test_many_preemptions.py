@@ -1,4 +1,4 @@
-"""Many urgent pods on a full cluster: `make bench-preemption` on a small scale, with its conditions asserted."""
+"""Many urgent pods on a full cluster: `make bench-preemption` in small, with its conditions asserted."""
 
 import pytest
 

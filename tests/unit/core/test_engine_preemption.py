@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -503,3 +504,19 @@ def test_anti_affinity_does() -> None:
     cluster.pods(high("rival", cpu="0").gated().labels(app="x").status(nominatedNodeName="n"))
     cluster.pods(high(cpu="3").spec(affinity={"podAntiAffinity": {REQUIRED: [apart]}}))
     assert cluster.decide().node == "m"
+
+
+def test_only_pods_of_lower_priority_have_to_go_however_long_it_goes_on() -> None:
+    """What was noted of pods that are long gone must not be taken for that of others."""
+    cluster = Cluster()
+    cluster.nodes(node())
+    rng = random.Random(1)
+    for i in range(500):
+        # Numbers of pods vary, so that what was a victim's place becomes that of one who stays.
+        stay = [f"stays-{i}-{k}" for k in range(rng.randint(1, 2))]
+        go = [f"goes-{i}-{k}" for k in range(rng.randint(1, 3))]
+        cluster.pods(*(low(name, cpu="1", priority=10) for name in stay))
+        cluster.pods(*(low(name, cpu=f"{1000 * (4 - len(stay)) // len(go)}m") for name in go))
+        cluster.pods(high(f"high-{i}", cpu="100m"))
+        assert set(victims(cluster.decide())) <= set(go)
+        cluster.gone(*stay, *go, f"high-{i}")
