@@ -12,8 +12,8 @@ not per pod, and no more often than the checks' own cost allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -24,11 +24,14 @@ from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.mix import ShapeMix
 from scheduler.core.objects import WAKES, K, ObjectChanges
-from scheduler.core.plugin import ObjectChange, Wake
+from scheduler.core.plugin import ObjectChange, PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.post_filters import PostFilters
 from scheduler.core.preemption import Preemption
-from scheduler.core.profile import Key, Profile
+from scheduler.core.profile import Profile
+from scheduler.core.promises import Promises
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
+from scheduler.core.second_look import SecondLook
 from scheduler.core.state import ClusterState
 from scheduler.core.volumes.assume import assume_plan
 from scheduler.core.volumes.plan import VolumePlan
@@ -79,7 +82,9 @@ class Engine:
         self.queue = queue
         self.mix = ShapeMix()
         self.state = ClusterState(self.mix.frozen)
-        self.cycles: dict[str, Cycle] = {p.scheduler_name: Cycle(p, self.state.nodes) for p in profiles}
+        self.cycles: dict[str, Cycle] = {
+            p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
+        }
         self._filters = {p.scheduler_name: {f.name: f for f in p.filters} for p in profiles}
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
@@ -105,6 +110,13 @@ class Engine:
         self._next_wake_check = clock()
         self._preempting: dict[str, frozenset[str]] = {}
         """Pods whose victims are being deleted, and who rejected them."""
+        self._post_filters = PostFilters(self.state)
+        self._second_looks = {
+            name: SecondLook(cycle, self.state, self._post_filters) for name, cycle in self.cycles.items()
+        }
+        self._promises = Promises(
+            self.state.nominations, lambda node: self._note(node, Wake.ASSIGNED_POD_REMOVED)
+        )
 
     # ---- what the watch says
 
@@ -120,17 +132,18 @@ class Engine:
             try:
                 info = PodInfo(pod)
             except QuantityError:
-                self.queue.remove(uid)
+                self._stop_waiting(uid)
                 raise
             self._upsert_waiting(info)
 
     def remove_pod(self, uid: str) -> None:
         """Deleted or finished."""
-        self.queue.remove(uid)
+        self._stop_waiting(uid)
         self._restore_objects(uid)
         placed = self.state.remove_pod(uid)
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
+            self._wake_nominated(placed.node)
 
     def upsert_namespace(self, namespace: Namespace) -> None:
         """Added or modified."""
@@ -186,6 +199,7 @@ class Engine:
 
     def remove_node(self, name: str) -> None:
         self._helpful.pop(name, None)
+        self.state.nominations.drop_all(name)
         self.state.remove_node(name)
         self._happened |= self._if_awaited(Wake.NODE_REMOVED)
 
@@ -218,17 +232,18 @@ class Engine:
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
         cycle, plan = self.cycles[queued.kind[0]], None
         try:
-            placement = cycle.place(info, queued.kind[1])
-            if placement.node is not None:
+            placement, result = cycle.place(info, queued.kind[1]), None
+            if placement.node is None:
+                result = self._post_filters.ask(cycle, info, queued.kind[1])
+            else:
                 plan = cycle.plan(info, placement.node)
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
             return self._decision(queued, Verdict.ERROR, Placement(None, message))
         if placement.node is None:
-            self.queue.set_unschedulable(queued, placement.rejected_by)
-            self._awaited |= self._wanted(queued.kind[0], placement.rejected_by)
-            return self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+            return self._unschedulable(queued, placement, result)
+        self._promises.withdraw(info.uid)
         if plan is not None:
             assume_plan(plan, self.state.nodes.cluster, owner=info.uid)
         self.state.assume(info, placement.node)
@@ -255,14 +270,20 @@ class Engine:
         """All the victims' deletions were accepted (or needless): the pod waits for their room."""
         rejected_by = self._preempting.pop(uid, None)
         queued = self.queue.get(uid)
-        if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
-            self.queue.set_unschedulable(queued, rejected_by)
+        if rejected_by is None or queued is None or queued.place is not Place.IN_FLIGHT:
+            return
+        self._put_to_sleep(queued, rejected_by)
+        # Events have passed it by in the meantime, and some victims may be gone already.
+        name, key = queued.kind
+        if self._second_looks[name].rejected_by(queued.info, key, None) is None:
+            self.queue.wake([queued], "PreemptionDone")
 
     def preemption_failed(self, uid: str) -> None:
         """A victim's deletion was definitely refused: the pod is tried again after a backoff."""
         rejected_by = self._preempting.pop(uid, None)
         queued = self.queue.get(uid)
         if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
+            self._promises.withdraw(uid)
             self.queue.set_backoff(queued)
 
     def wake_helped(self) -> int:
@@ -300,6 +321,54 @@ class Engine:
 
     # ---- internals
 
+    def _unschedulable(
+        self, queued: QueuedPod, placement: Placement, result: PostFilterResult | None
+    ) -> Decision:
+        """`result`: what plugins have found to help the pod, if they were asked."""
+        info, preemption = queued.info, None
+        nominated: str | None = None
+        if result is not None:
+            placement = replace(placement, message=f"{placement.message} {result.message}")
+        if result is not None and result.preemption is not None:
+            nominated = result.preemption.node
+            preemption = replace(result.preemption, displaced=self._displace(info, nominated))
+            self._promises.make(info, nominated)
+            self._preempting[info.uid] = placement.rejected_by
+        else:
+            if result is None or not result.keeps_nomination:
+                nominated = self._promises.take_back(info)
+            if result is not None and result.unfinished:
+                self.queue.set_backoff(queued)
+            else:
+                self._put_to_sleep(queued, placement.rejected_by)
+        decision = self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+        return replace(decision, preemption=preemption, nominated_node=nominated)
+
+    def _put_to_sleep(self, queued: QueuedPod, rejected_by: frozenset[str]) -> None:
+        self.queue.set_unschedulable(queued, rejected_by)
+        self._awaited |= self._wanted(queued.kind[0], rejected_by)
+
+    def _displace(self, info: PodInfo, node: str) -> tuple[PodInfo, ...]:
+        """Waiting pods of lower priority that are nominated to the node have to look for another one."""
+        nominated = self.state.nominations.on(node)
+        displaced = tuple(pod for pod in nominated if pod.priority < info.priority)
+        for pod in displaced:
+            self._promises.take_back(pod)
+            queued = self.queue.get(pod.uid)
+            if queued is not None:
+                self.queue.wake([queued], "NominationCleared")
+        return displaced
+
+    def _wake_nominated(self, node: str) -> None:
+        """Pods nominated to a node sleep until their victims are gone. They need not fit then (whoever chose
+        the victims may have died before all were deleted), but may preempt again."""
+        for pod in self.state.nominations.on(node):
+            queued = self.queue.get(pod.uid)
+            if queued is not None and queued.place is Place.UNSCHEDULABLE:
+                leaving = (p.info for p in self.state.pods_on(node) if p.info.preempted)
+                if all(victim.priority >= pod.priority for victim in leaving):
+                    self.queue.wake([queued], "VictimsGone")
+
     def _wake_if_helped(self, kind: Kind, rows_of: dict[Wake, NDArray[np.intp]]) -> int:
         """`rows_of`: rows that any of some events happened to, kept from kind to kind."""
         asleep = self.queue.asleep(kind)
@@ -311,26 +380,26 @@ class Engine:
         anywhere = self._changes & self._wanted(
             name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING
         )
-        rows = None
-        if not anywhere & ~Wake.OBJECT_ANY:
-            rows = rows_of.get(wanted)
-            if rows is None:
-                row_of = self.state.nodes.row_of
-                helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
-                rows = rows_of[wanted] = np.array(helped, np.intp)
-            if not anywhere and not len(rows):
-                self._awaited |= wanted
-                return 0
-        woken = 0
-        for alike in self._alike(name, pods):
-            info, where = next(iter(alike)).info, rows
-            if rows is not None and anywhere and self._objects_may_help(name, rejected_by, info):
-                where = None
+        rows = rows_of.get(wanted)
+        if rows is None:
+            row_of = self.state.nodes.row_of
+            helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
+            rows = rows_of[wanted] = np.array(helped, np.intp)
+        if not (len(rows) or anywhere):
+            self._awaited |= wanted
+            return 0
+        woken, only_objects = 0, not anywhere & ~Wake.OBJECT_ANY
+        second_look = self._second_looks[name]
+        for alike in second_look.groups(pods, rows if only_objects else None):
+            info = next(iter(alike)).info
+            where: NDArray[np.intp] | None = None
+            if only_objects and not (anywhere and self._objects_may_help(name, rejected_by, info)):
+                where = rows
             if where is not None and not len(where):
                 self._awaited |= wanted
                 continue
-            still = self._still_rejected_by(name, key, info, where)
-            if still is None:
+            still = second_look.rejected_by(info, key, where)
+            if still is None or second_look.might_be_helped(info, key, rows):
                 woken += self.queue.wake(alike, "NodeChange")
             else:
                 # One reason has gone and another has shown: from now on it is that which must go.
@@ -344,7 +413,7 @@ class Engine:
         return any(self._objects_changed.may_help(filters[plugin], info) for plugin in rejected_by)
 
     def _upsert_assigned(self, info: PodInfo) -> None:
-        self.queue.remove(info.uid)
+        self._stop_waiting(info.uid)
         before = self.state.pods.get(info.uid)
         if before is None:
             self._observe(info)
@@ -355,14 +424,22 @@ class Engine:
             self._restore_objects(info.uid)
             self._note(info.node_name, change)
 
+    def _stop_waiting(self, uid: str) -> None:
+        self.queue.remove(uid)
+        self._promises.forget(uid)
+        self._preempting.pop(uid, None)
+
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)
         queued = self.queue.get(info.uid)
         if queued is not None:
+            if info.uid not in self.state.pods:  # assumed, it has its room already
+                self._promises.follow(queued.info, info)
             self.queue.update(info, kind, concerned=self._concerned(kind[0], queued.info, info))
         elif info.uid not in self.state.pods and not info.terminating:
             # (A pod that is known as placed here had its bind confirmed: the watch is behind.)
             self._observe(info)
+            self._promises.follow(None, info)
             self.queue.add(info, kind)
 
     def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
@@ -371,29 +448,6 @@ class Engine:
         return old.labels != new.labels and (
             cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
         )
-
-    def _alike(self, name: str, pods: Collection[QueuedPod]) -> Iterable[Collection[QueuedPod]]:
-        """Pods of one kind by what of the cluster concerns them: each group gets one answer."""
-        cycle = self.cycles[name]
-        if not cycle.remote.has_filter_contexts(next(iter(pods)).info):
-            return [pods]
-        groups: dict[Hashable, list[QueuedPod]] = {}
-        for pod in pods:
-            groups.setdefault(cycle.remote.filter_context(pod.info), []).append(pod)
-        return groups.values()
-
-    def _still_rejected_by(
-        self, name: str, key: Key, info: PodInfo, rows: NDArray[np.intp] | None
-    ) -> frozenset[str] | None:
-        """Who rejects the pod on these rows (None: on all nodes); None when one of them fits."""
-        cycle = self.cycles[name]
-        try:
-            if rows is not None:
-                return cycle.rejected_by(info, rows)
-            placement = cycle.place(info, key)
-        except Exception:  # the pod's next decision will say what it was
-            return None
-        return placement.rejected_by if placement.node is None else None
 
     def _wanted(self, name: str, plugins: Iterable[str], *, new: Wake = Wake.NODE_ADD) -> Wake:
         """What may turn these plugins' rejections around; nobody has rejected a `new` node yet."""

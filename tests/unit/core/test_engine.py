@@ -67,7 +67,10 @@ def test_a_placed_pod_is_assumed_at_once() -> None:
     first, second = cluster.decide(), cluster.decide()
     assert (first.verdict, first.node, first.attempts) == (Verdict.PLACED, "n", 1)
     assert (second.verdict, second.node) == (Verdict.UNSCHEDULABLE, None)
-    assert second.message == "0/1 nodes are available: 1 Too many pods."
+    assert second.message == (
+        "0/1 nodes are available: 1 Too many pods. "
+        "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    )
     assert second.rejected_by == {"NodeResourcesFit"}
     assert cluster.engine.state.assumed_count == 1
 
