@@ -57,8 +57,12 @@ lint: environment ## Run the linters: ruff, mypy, import-linter
 	@$(RUN) lint-imports
 
 .PHONY: parity
-parity: environment ## Compare decisions with the real kube-scheduler's plugins on random clusters
+parity: environment ## Compare decisions with the real kube-scheduler's plugins on 20,000 random clusters
 	@$(RUN) python -m tests.parity $(ARGS)
+
+.PHONY: parity-full
+parity-full: environment ## The same with ten times as many clusters (an hour or more)
+	@$(RUN) python -m tests.parity --clusters 200000 --pods 100000 $(ARGS)
 
 .PHONY: faults
 faults: environment ## Run the property tests for much longer

@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.cluster.progress import live_report
+from tests.parity import subjects
 from tests.parity.build import oracle_program
 from tests.parity.run import FLOORS, Family, Outcome, run
 
@@ -29,9 +31,9 @@ REPORT = Path(__file__).parents[2] / "docs" / "reports" / "parity.md"
 
 @click.command(help=__doc__)
 @click.option("--pods", default=10_000, show_default=True, help="Random pods to count requests of.")
-@click.option("--clusters", default=5_000, show_default=True, help="Random clusters to decide in.")
+@click.option("--clusters", default=20_000, show_default=True, help="Random clusters to decide in.")
 @click.option("--first", default=0, show_default=True, help="Number of the first case of each kind.")
-@click.option("--processes", default=2, show_default=True)
+@click.option("--processes", default=os.cpu_count() or 1, help="[default: one for each CPU]")
 @click.option(
     "--differences", type=click.Path(path_type=Path), default=Path("dist/parity"), show_default=True
 )
@@ -52,6 +54,9 @@ def main(pods: int, clusters: int, first: int, processes: int, differences: Path
         for shortfall in outcome.shortfalls(family):
             failed = True
             console.print(f"[red]too tame[/] {family}: {shortfall}")
+    for shortfall in _subjects(outcomes)[1]:
+        failed = True
+        console.print(f"[red]too tame[/] {shortfall}")
     for family, outcome in outcomes.items():
         numbers = f"{family} {first} to {first + outcome.cases - 1}"
         console.print(
@@ -79,6 +84,13 @@ def _run(console: Console, family: Family, numbers: range, processes: int) -> Ou
             progress.update(task, completed=outcome.cases, description=f"{family}, {count}")
 
         return run(family, numbers, processes=processes, on_progress=show)
+
+
+def _subjects(outcomes: dict[Family, Outcome]) -> tuple[Counter[str], list[str]]:
+    """How often each subject came up in all families of clusters, and where that is not enough."""
+    clusters = [outcome for family, outcome in outcomes.items() if family != "pods"]
+    seen = sum((outcome.seen for outcome in clusters), Counter[str]())
+    return seen, subjects.shortfalls(seen, sum(outcome.cases for outcome in clusters))
 
 
 def _table(family: Family, outcome: Outcome) -> Table:
@@ -113,6 +125,15 @@ def _markdown(outcomes: dict[Family, Outcome], first: int) -> str:
             *(f"| {n} | {count} | {count / outcome.cases:.1%} |" for n, count in _coverage(family, outcome)),
             "",
         ]
+    seen, _ = _subjects(outcomes)
+    lines += [
+        "## Subjects, in all clusters together",
+        "",
+        "| cases with | cases |",
+        "|---|---:|",
+        *(f"| {name.removeprefix('subject: ')} | {seen[name]} |" for name in subjects.SUBJECTS),
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ are host ports, quantities are rounded up to thousandths.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -94,6 +95,7 @@ def _with_rounded_quantities(value: Any, key: str = "") -> Any:
     return value
 
 
+@lru_cache(maxsize=65536)
 def _rounded_up(quantity: str | float | None) -> str:
     """JSON numbers are quantities too, and null is zero."""
     text = "0" if quantity is None else str(quantity)

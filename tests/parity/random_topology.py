@@ -70,7 +70,7 @@ def spread(rng: Random, own: dict[str, str]) -> list[Json]:
             constraint["labelSelector"] = selector = _selector(rng, own)
             if own and rng.random() < 0.2:
                 _merge_match_label_key(rng, own, constraint, selector)
-        if action == "DoNotSchedule" and rng.random() < 0.3:
+        if action == "DoNotSchedule" and rng.random() < 0.6:
             constraint["minDomains"] = rng.choice([1, 2, 3, 5])
         for policy in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
             if rng.random() < 0.4:

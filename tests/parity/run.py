@@ -11,7 +11,7 @@ from functools import cache
 from random import Random
 from typing import Any, Literal
 
-from tests.parity import coverage, judge
+from tests.parity import coverage, judge, subjects
 from tests.parity.build import oracle_program
 from tests.parity.decide import decide, decide_requests
 from tests.parity.generate import random_cluster, random_pod
@@ -26,7 +26,9 @@ FLOORS: dict[Family, dict[str, float]] = {
 }
 BATCH: dict[Family, int] = {"pods": 250, "clusters": 50}
 KEPT = 10
-"""Differing cases of which everything is kept."""
+"""Differing cases of which everything is kept: those of the lowest numbers."""
+BATCHES_A_PROCESS = 100
+"""A worker and its oracle end then, and new ones start: no leak can grow in a long run."""
 
 
 @dataclass
@@ -37,13 +39,13 @@ class Outcome:
     differing: int = 0
     seen: Counter[str] = field(default_factory=Counter)
     kept: list[Json] = field(default_factory=list)
-    """{"document", "kube", "wholepod", "differences": [str]} of the first few that differ."""
+    """{"number", "document", "kube", "wholepod", "differences": [str]} of the first few that differ."""
 
     def add(self, other: Outcome) -> None:
         self.cases += other.cases
         self.differing += other.differing
         self.seen += other.seen
-        self.kept = (self.kept + other.kept)[:KEPT]
+        self.kept = sorted(self.kept + other.kept, key=lambda case: int(case["number"]))[:KEPT]
 
     def shortfalls(self, family: Family) -> list[str]:
         """Where the cases were too tame to prove anything."""
@@ -64,7 +66,11 @@ def run(
     oracle_program()  # before the processes start, which would all want to build it
     total = Outcome()
     batches = [numbers[i : i + BATCH[family]] for i in range(0, len(numbers), BATCH[family])]
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        max_tasks_per_child=BATCHES_A_PROCESS,
+    ) as pool:
         pending = [pool.submit(judge_batch, family, batch) for batch in batches]
         try:
             for done in as_completed(pending):
@@ -79,13 +85,16 @@ def run(
 def judge_batch(family: Family, numbers: range) -> Outcome:
     """Judges some cases in this process."""
     outcome = Outcome()
-    for document, kube, wholepod, differences, seen in _verdicts(family, numbers):
+    for number, (document, kube, wholepod, differences, seen) in zip(
+        numbers, _verdicts(family, numbers), strict=True
+    ):
         outcome.cases += 1
-        outcome.seen.update(seen)
+        outcome.seen.update(seen if family == "pods" else seen | subjects.of(document, kube))
         if differences:
             outcome.differing += 1
             outcome.kept.append(
                 {
+                    "number": number,
                     "document": document,
                     "kube": kube,
                     "wholepod": wholepod,

@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from tests.parity import subjects
 from tests.parity.decide import decide
 from tests.parity.generate import random_cluster
 from tests.parity.judge import compare
 from tests.parity.oracle_process import Oracle
-from tests.parity.run import Family, run
+from tests.parity.run import Family, Outcome, run
 
 Json = dict[str, Any]
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
@@ -38,6 +40,46 @@ def test_random_cases_do_not_differ(family: Family) -> None:
         for case in outcome.kept
     )
     assert not outcome.shortfalls(family)
+
+
+def test_a_run_that_is_about_too_little_falls_short() -> None:
+    full = Counter(dict.fromkeys(subjects.SUBJECTS, 1000))
+    assert subjects.shortfalls(full, 20_000) == []
+    assert subjects.shortfalls(full, 200_000) == []
+    assert len(subjects.shortfalls(Counter(), 100)) == len(subjects.SUBJECTS)
+    full["subject: volumes"] = 999
+    assert subjects.shortfalls(full, 20_000) == [
+        "subject: volumes: 999 of 20000 cases, should be 1000 or more"
+    ]
+    assert subjects.shortfalls(full, 15_000) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "verdict"),
+    [
+        ("victims", {}, {"victims": {"n": {}}}),
+        (
+            "disruption budgets where there are victims",
+            {"objects": [{"kind": "PodDisruptionBudget"}]},
+            {"victims": {"n": {}}},
+        ),
+        ("nominated pods", {"nominated": [{}]}, {}),
+        ("volumes", {"pod": {"spec": {"volumes": [{"name": "v", "ephemeral": {}}]}}}, {}),
+        ("priorities", {"pods": [{"spec": {"priority": 5}}]}, {}),
+        ("minDomains", {"pod": {"spec": {"topologySpreadConstraints": [{}, {"minDomains": 2}]}}}, {}),
+    ],
+)
+def test_subjects_are_recognised(name: str, document: Json, verdict: Json) -> None:
+    nothing: Json = {"pods": [], "pod": {"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}, "objects": []}
+    assert subjects.of(nothing, {}) == set()
+    assert f"subject: {name}" in subjects.of({**nothing, **document}, verdict)
+
+
+def test_the_first_differing_cases_are_kept_whoever_is_faster() -> None:
+    outcome = Outcome()
+    for numbers in (range(50, 60), range(0, 5), range(20, 40)):
+        outcome.add(Outcome(kept=[{"number": number} for number in numbers]))
+    assert [case["number"] for case in outcome.kept] == [0, 1, 2, 3, 4, 20, 21, 22, 23, 24]
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

@@ -50,10 +50,12 @@ func newCluster(ctx context.Context, doc *document) (*cluster, error) {
 	if c.profile, err = profileOf(doc); err != nil {
 		return nil, err
 	}
-	client := fake.NewClientset(objects...)
+	// Not NewClientset: nobody asks here who manages which field, and working that out takes time.
+	client := fake.NewSimpleClientset(objects...)
 	c.informers = scheduler.NewInformerFactory(client, 0, nil)
 	snapshot := internalcache.NewSnapshot(doc.Pods, doc.Nodes)
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	context.AfterFunc(ctx, broadcaster.Shutdown)
 	c.scheduler, err = scheduler.New(ctx, client, c.informers, nil, profile.NewRecorderFactory(broadcaster),
 		scheduler.WithNodeInfoSnapshot(snapshot), scheduler.WithPercentageOfNodesToScore(new(int32(100))),
 		scheduler.WithProfiles(c.profile))
