@@ -12,7 +12,7 @@ not per pod, and no more often than the checks' own cost allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -99,8 +99,11 @@ class Engine:
         """All of that together, and what happened to nodes that are gone."""
         self._changed: dict[str, Wake] = {}
         self._changes = Wake.NOTHING
-        """The same for the wake check under way, and the kinds it has yet to look at."""
-        self._to_check: list[Kind] = []
+        """The same for the wake check under way."""
+        self._wake_check: Iterator[int] | None = None
+        """Goes on with the check where it was left."""
+        self._rows_helped: dict[Wake, NDArray[np.intp]] = {}
+        """Rows that any of some events happened to, while they can't move."""
         self._objects_happened, self._objects_changed = ObjectChanges(), ObjectChanges()
         """Of objects beside nodes and pods: what has happened since, and in the check under way."""
         self._awaited = Wake.NOTHING
@@ -292,21 +295,23 @@ class Engine:
         Goes through the sleeping kinds for at most `WAKE_SLICE_S` and takes up the rest next time.
         """
         start = self._clock()
-        if start < self._next_wake_check or not (self._to_check or self._happened):
+        if start < self._next_wake_check or not (self._wake_check or self._happened):
             return 0
-        if not self._to_check:
+        if self._wake_check is None:
             self._changed, self._helpful = self._helpful, {}
             self._changes, self._happened = self._happened, Wake.NOTHING
             self._objects_changed, self._objects_happened = self._objects_happened, ObjectChanges()
             self._awaited_by_unchecked, self._awaited = self._awaited, Wake.NOTHING
-            self._to_check = self.queue.unschedulable_kinds()
-        rows_of: dict[Wake, NDArray[np.intp]] = {}
+            self._wake_check = self._check_kinds(self.queue.unschedulable_kinds())
+        self._rows_helped.clear()  # rows may have moved since the last slice
         woken, end = 0, start
-        while self._to_check and end - start <= WAKE_SLICE_S:
-            woken += self._wake_if_helped(self._to_check.pop(), rows_of)
+        while end - start <= WAKE_SLICE_S:
+            step = next(self._wake_check, None)
+            if step is None:
+                self._wake_check, self._awaited_by_unchecked = None, Wake.NOTHING
+                break
+            woken += step
             end = self._clock()
-        if not self._to_check:
-            self._awaited_by_unchecked = Wake.NOTHING
         self._next_wake_check = end + (end - start) * (WAKE_SHARE - 1)
         return woken
 
@@ -315,7 +320,7 @@ class Engine:
         if self.queue.has_active():
             return self._clock()
         due = self.queue.next_due()
-        if self._to_check or self._happened:
+        if self._wake_check or self._happened:
             return self._next_wake_check if due is None else min(due, self._next_wake_check)
         return due
 
@@ -369,43 +374,56 @@ class Engine:
                 if all(victim.priority >= pod.priority for victim in leaving):
                     self.queue.wake([queued], "VictimsGone")
 
-    def _wake_if_helped(self, kind: Kind, rows_of: dict[Wake, NDArray[np.intp]]) -> int:
-        """`rows_of`: rows that any of some events happened to, kept from kind to kind."""
-        asleep = self.queue.asleep(kind)
-        if asleep is None:
-            return 0  # woken otherwise in the meantime
-        pods, rejected_by = asleep
-        name, key = kind
-        wanted = self._wanted(name, rejected_by)
-        anywhere = self._changes & self._wanted(
-            name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING
-        )
-        rows = rows_of.get(wanted)
+    def _check_kinds(self, kinds: Iterable[Kind]) -> Iterator[int]:
+        """Wakes pods of these kinds that are helped, and says how many, a group of alike ones at a time.
+        The cluster may change between any two steps."""
+        for kind in kinds:
+            asleep = self.queue.asleep(kind)
+            if asleep is None:
+                continue  # woken otherwise in the meantime
+            pods, rejected_by = asleep
+            wanted = self._wanted(kind[0], rejected_by)
+            everywhere = rejected_by & self._wakes_anywhere[kind[0]]
+            anywhere = self._changes & self._wanted(kind[0], everywhere, new=Wake.NOTHING)
+            if not anywhere and not len(self._rows_that_saw(wanted)):
+                self._awaited |= wanted
+                yield 0
+                continue
+            here = None if anywhere else self._rows_that_saw(wanted)
+            for group in list(self._second_looks[kind[0]].groups(pods, here)):
+                alike = [pod for pod in group if pod.place is Place.UNSCHEDULABLE and pod.kind == kind]
+                if alike:
+                    self._awaited |= wanted
+                    yield self._wake_if_helped(alike, rejected_by, anywhere)
+
+    def _wake_if_helped(self, alike: Sequence[QueuedPod], rejected_by: frozenset[str], anywhere: Wake) -> int:
+        """`anywhere`: what has happened that may help on any node."""
+        kind, info = alike[0].kind, alike[0].info
+        here = self._rows_that_saw(self._wanted(kind[0], rejected_by))
+        rows: NDArray[np.intp] | None = None
+        if not anywhere & ~Wake.OBJECT_ANY and not (
+            anywhere and self._objects_may_help(kind[0], rejected_by, info)
+        ):
+            rows = here
+            if not len(rows):
+                return 0
+        second_look = self._second_looks[kind[0]]
+        still = second_look.rejected_by(info, kind[1], rows)
+        if still is None or second_look.might_be_helped(info, kind[1], here):
+            return self.queue.wake(alike, "NodeChange")
+        # One reason has gone and another has shown: from now on it is that which must go.
+        self.queue.note_rejections(kind, still)
+        self._awaited |= self._wanted(kind[0], still)
+        return 0
+
+    def _rows_that_saw(self, events: Wake) -> NDArray[np.intp]:
+        """Rows of the nodes to which any of the events happened."""
+        rows = self._rows_helped.get(events)
         if rows is None:
             row_of = self.state.nodes.row_of
-            helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
-            rows = rows_of[wanted] = np.array(helped, np.intp)
-        if not (len(rows) or anywhere):
-            self._awaited |= wanted
-            return 0
-        woken, only_objects = 0, not anywhere & ~Wake.OBJECT_ANY
-        second_look = self._second_looks[name]
-        for alike in second_look.groups(pods, rows if only_objects else None):
-            info = next(iter(alike)).info
-            where: NDArray[np.intp] | None = None
-            if only_objects and not (anywhere and self._objects_may_help(name, rejected_by, info)):
-                where = rows
-            if where is not None and not len(where):
-                self._awaited |= wanted
-                continue
-            still = second_look.rejected_by(info, key, where)
-            if still is None or second_look.might_be_helped(info, key, rows):
-                woken += self.queue.wake(alike, "NodeChange")
-            else:
-                # One reason has gone and another has shown: from now on it is that which must go.
-                self.queue.note_rejections(kind, still)
-                self._awaited |= wanted | self._wanted(name, still)
-        return woken
+            helped = [row_of[n] for n, event in self._changed.items() if event & events and n in row_of]
+            rows = self._rows_helped[events] = np.array(helped, np.intp)
+        return rows
 
     def _objects_may_help(self, name: str, rejected_by: Iterable[str], info: PodInfo) -> bool:
         """Whether any of the objects that have changed may turn any of these rejections around."""

@@ -99,16 +99,10 @@ def add(rng: Random, document: Json) -> None:
 
 def _ask_for_little_else(spec: Json) -> None:
     """Other rules come first, and a node that they reject says nothing of storage."""
-    for field in (
-        "nodeSelector",
-        "affinity",
-        "topologySpreadConstraints",
-        "nodeName",
-        "resources",
-        "overhead",
-    ):
+    for field in ("nodeSelector", "nodeName", "resources", "overhead", "initContainers"):
         spec.pop(field, None)
-    spec.pop("initContainers", None)
+    node_affinity = spec.get("affinity", {}).get("nodeAffinity", {})
+    node_affinity.pop("requiredDuringSchedulingIgnoredDuringExecution", None)
     spec["tolerations"] = [{"operator": "Exists"}]
     for container in spec["containers"]:
         container.pop("resources", None)
