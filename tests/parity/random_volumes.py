@@ -168,11 +168,11 @@ def _incoming_volume(storage: Storage, document: Json, trouble: float) -> Json |
         return _disk(storage)
     if kind < 0.3:
         _bound_claim(storage, namespace, name)
-    elif kind < 0.42:
+    elif kind < 0.46:
         _exclusive(storage, document, name)
-    elif kind < 0.5:
+    elif kind < 0.53:
         return _shared(document, namespace) or _disk(storage)
-    elif kind < 0.58:
+    elif kind < 0.6:
         claim = f"{pod['metadata']['name']}-data-{len(pod['spec'].get('volumes', ()))}"
         _waiting(storage, namespace, claim, owner=pod["metadata"]["uid"])
         return EPHEMERAL
@@ -217,7 +217,7 @@ def _exclusive(storage: Storage, document: Json, name: str) -> None:
     namespace = _namespace(document["pod"])
     _bound_claim(storage, namespace, name, accessModes=["ReadWriteOncePod"])
     others = [pod for pod in document["pods"] if _namespace(pod) == namespace]
-    if others and storage.chance(0.6):
+    if others and storage.chance(0.8):
         _use(storage.rng.choice(others), {"persistentVolumeClaim": {"claimName": name}})
 
 
