@@ -80,6 +80,11 @@ bench-shapes: environment ## Compare throughput with kube-scheduler on the workl
 bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)
 
+.PHONY: bench-preemption
+bench-preemption: environment ## Compare preemption's victims and broken budgets with kube-scheduler's
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.preemption $(ARGS)
+
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies on real traces
 	@$(RUN) python -m tests.bench.packing $(ARGS)

@@ -197,6 +197,7 @@ class PodStatus(ApiStruct):
     phase: str = ""
     reason: str | None = None
     nominated_node_name: str | None = None
+    start_time: str | None = None
     conditions: list[PodCondition] | None = None
     container_statuses: list[ContainerStatus] | None = None
     init_container_statuses: list[ContainerStatus] | None = None

@@ -49,6 +49,7 @@ class PluginSet(_Struct, frozen=True):
 
 class Plugins(_Struct, frozen=True):
     filter: PluginSet = PluginSet()
+    post_filter: PluginSet = PluginSet()
     score: PluginSet = PluginSet()
 
 

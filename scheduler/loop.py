@@ -136,7 +136,13 @@ class SchedulingLoop:
     def _carry_out(self, decision: Decision, started: float) -> None:
         info = decision.pod
         if logging.getLogger().isEnabledFor(logging.DEBUG):
-            log.debug("decided", pod=info.name, verdict=decision.verdict.value, node=decision.node)
+            log.debug(
+                "decided",
+                pod=info.name,
+                verdict=decision.verdict.value,
+                node=decision.node,
+                nominated=decision.nominated_node,
+            )
         if decision.node is None:
             if decision.verdict is Verdict.ERROR:
                 log.error("deciding failed", pod=info.name, message=decision.message)
@@ -234,6 +240,8 @@ class SchedulingLoop:
 
     def delete_pod(self, pod: Pod) -> None:
         uid = pod.metadata.uid
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            log.debug("pod is gone", pod=pod_name(pod))
         self._engine.remove_pod(uid)
         self._preempting.pod_gone(uid)
         self._reports.forget(uid)

@@ -80,6 +80,8 @@ class Preempting:
     def start(self, decision: Decision, preemption: Preemption) -> None:
         """Carries out the preemption of a decision. The engine hears of its end."""
         preemptor = decision.pod
+        names = [victim.name for victim in preemption.victims]
+        log.info("preempting", pod=preemptor.name, node=preemption.node, victims=names)
         victims = {victim.uid for victim in preemption.victims}
         self._preemptions[preemptor.uid] = _UnderWay(preemptor, preemption, victims)
         for displaced in preemption.displaced:
@@ -132,10 +134,7 @@ class Preempting:
         under_way = self._preemptions.get(uid)
         if under_way is None:
             return  # the preemptor is gone
-        preemption = under_way.preemption
-        names = [victim.name for victim in preemption.victims]
-        log.info("preempting", pod=under_way.preemptor.name, node=preemption.node, victims=names)
-        for victim in preemption.victims:
+        for victim in under_way.preemption.victims:
             self._remove(victim.uid, under_way)
         self._end_if_settled(uid)
 

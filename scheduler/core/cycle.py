@@ -18,12 +18,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.core.attempt import Attempt
+from scheduler.core.budgets import Budgets
+from scheduler.core.dry_run import DryRun
 from scheduler.core.filter_answers import PASSES, FilterAnswers, resized
 from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows, Stamp, narrow
-from scheduler.core.plugin import FilterPlugin, Mask, PreFilterResult, ScorePlugin, Scores
+from scheduler.core.nominations import Nominations
+from scheduler.core.overlay import Kept, Overlay, Overlays
+from scheduler.core.placed_pods import PlacedPods
+from scheduler.core.plugin import FilterPlugin, Mask, Plugin, PreFilterResult, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
+from scheduler.core.questions import Questions, Statuses
 from scheduler.core.recent import Recent
 from scheduler.core.remote import CONTEXTS_KEPT, Context, RemoteAnswers, RemotePlugins
 from scheduler.core.row_memo import RowAnswer, RowMemo
@@ -73,6 +80,8 @@ class _Answers:
         self.memo = RowMemo() if all(p.reads_amounts_only for p in plugins) else None
         self.remote: dict[Context, RemoteAnswers] = {}
         self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
+        self.nominated: Kept = {}
+        self.dry_run: DryRun | None = None
 
 
 @dataclass(frozen=True)
@@ -86,17 +95,29 @@ class PreFilterAnswer:
 class Cycle:
     """Decides for one profile against one node table."""
 
-    def __init__(self, profile: Profile, nodes: NodeTable, *, cached_kinds: int = CACHED_KINDS) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        nodes: NodeTable,
+        nominations: Nominations | None = None,
+        *,
+        cached_kinds: int = CACHED_KINDS,
+    ) -> None:
         self.profile, self._nodes = profile, nodes
+        if nominations is None:  # (an empty one is false)
+            nominations = Nominations(nodes, lambda node: ())
+        self._nominations = nominations
         filters = list(enumerate(profile.filters))
         self._static_filters = [(i, p) for i, p in filters if p.row_local and not p.reads_usage]
         self._usage_filters = [(i, p) for i, p in filters if p.row_local and p.reads_usage]
         self.remote = RemotePlugins(profile, nodes)
+        self._overlays = Overlays(nodes, self._nominations)
         self._read_static_key = key_reader([p for _, p in self._static_filters])
         self._usage_scores = [s for s in profile.scores if s.plugin.row_local and s.plugin.reads_usage]
-        plugins: list[FilterPlugin | ScorePlugin] = [
+        plugins: list[Plugin] = [
             *profile.filters,
             *(s.plugin for s in profile.scores if not _is_static(s)),
+            *profile.post_filters,
         ]
         self.read_key: Callable[[PodInfo], Key] = key_reader(plugins)
         self._preferences = Preferences(
@@ -124,13 +145,19 @@ class Cycle:
         totals = answers.total
         if remote.filters is not None:
             totals = np.where(remote.filters.first == PASSES, totals, _INFEASIBLE)
-        candidates = None
-        if prefilter.node_names is not None:
-            candidates = self._rows_named(prefilter.node_names)
+        overlay, own = self._overlay(pod, answers, remote), -1
+        if overlay is not None:
+            totals = totals.copy()
+            totals[overlay.rows] = _INFEASIBLE
+            own = self._own_row(pod)
+            if own >= 0 and totals[own] != _INFEASIBLE:
+                return Placement(self._nodes.names[own])
+        candidates = self._considered(prefilter, own)
+        if candidates is not None:
             totals = totals[candidates]
         best = totals.max(initial=_INFEASIBLE)
         if best == _INFEASIBLE:
-            return self._failure(pod, answers, remote, prefiltered.rejected_by, candidates)
+            return self._failure(pod, answers, remote, prefiltered.rejected_by, candidates, overlay, own)
         preferences = self._preferences.of(pod, key)
         if preferences or remote.scores or not (answers.alone or answers.sums):
             rows = _rows_where(totals != _INFEASIBLE)
@@ -143,6 +170,42 @@ class Cycle:
                 ties = candidates[ties]
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
         return Placement(self._nodes.names[row])
+
+    def attempt(
+        self,
+        pod: PodInfo,
+        key: Key,
+        placed: PlacedPods,
+        budgets: Budgets,
+        rows: NDArray[np.intp] | None = None,
+    ) -> Attempt:
+        """What can be found out for a pod that `place` has found no node for, on these rows or on all."""
+        nodes, n = self._nodes, len(self._nodes)
+        answers = self._answers(pod, key)
+        remote = self.remote.answers(pod, answers.remote)
+        prefilter, questions = (
+            self._prefiltered(pod, answers).result,
+            self._questions(pod, answers, remote),
+        )
+        considered = np.full(n, prefilter.rejection is None)
+        for only in (self._considered(prefilter, self._own_row(pod)), rows):
+            if only is not None:
+                considered &= np.isin(np.arange(n), only)
+        dry_run = answers.dry_run if questions.amounts_only else None
+        if dry_run is None:
+            dry_run = DryRun(nodes, placed, self._nominations)
+            answers.dry_run = dry_run if questions.amounts_only else None
+        return Attempt(
+            questions,
+            nodes,
+            placed,
+            self._nominations,
+            budgets,
+            statuses=self._rejections(answers, remote, self._overlay(pod, answers, remote)),
+            considered=considered,
+            dry_run=dry_run,
+            count_reasons=lambda statuses: self._count_reasons(pod, statuses),
+        )
 
     def rejected_by(self, pod: PodInfo, rows: NDArray[np.intp]) -> frozenset[str] | None:
         """Who rejects the pod on these rows, the first plugin of each; None when one of them fits."""
@@ -168,11 +231,23 @@ class Cycle:
             if rejecting is not None and (left & rejecting).any():
                 rejected_by.add(plugin.name)
                 left &= ~rejecting
+        if left.any() and self._nominations:
+            answers = self._answers(pod, self.read_key(pod))
+            questions = self._questions(pod, answers, self.remote.answers(pod, answers.remote))
+            overlay = self._overlays.of_few(questions, rows[left])
+            rejected_by.update(self.profile.filters[i].name for i in overlay.statuses.first.tolist())
+            left[left] = ~np.isin(rows[left], overlay.rows)
         return None if left.any() else frozenset(rejected_by)
 
     def plan(self, pod: PodInfo, node: str) -> VolumePlan | None:
         """What has to be written before the pod can be bound to the node, on which it fits."""
         return self.remote.plan(pod, self._nodes.row_of[node])
+
+    def rejections(self, pod: PodInfo) -> Statuses:
+        """Of all nodes, what `place` goes by, for tools that show it."""
+        answers = self._answers(pod, self.read_key(pod))
+        remote = self.remote.answers(pod, answers.remote)
+        return self._rejections(answers, remote, self._overlay(pod, answers, remote))
 
     def explain(self, pod: PodInfo) -> tuple[list[FilterAnswers], dict[str, Scores]]:
         """(answers of the groups of filters, raw scores int64[n] by plugin), for tools that show them.
@@ -191,6 +266,17 @@ class Cycle:
         if not self.remote.may_refuse(pod):
             return answers.prefilter
         return run_prefilters(self.profile, pod, self._nodes.view())
+
+    def _own_row(self, pod: PodInfo) -> int:
+        """Of the node that the pod is nominated to; -1 if there is none."""
+        return self._nodes.row_of.get(self._nominations.node_of(pod.uid) or "", -1)
+
+    def _considered(self, prefilter: PreFilterResult, own: int) -> NDArray[np.intp] | None:
+        """Rows of the only nodes that are looked at, None for all; the pod's own is looked at anyway."""
+        if prefilter.node_names is None:
+            return None
+        rows = self._rows_named(prefilter.node_names)
+        return rows if own < 0 or own in rows else np.append(rows, own)
 
     def _rows_named(self, names: Iterable[str]) -> NDArray[np.intp]:
         """Rows of those of the nodes that exist."""
@@ -302,6 +388,31 @@ class Cycle:
         mixed = (nodes.name_hash.take(rows) ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
         return int(rows[np.argmax(mixed)])
 
+    def _overlay(self, pod: PodInfo, answers: _Answers, remote: RemoteAnswers) -> Overlay | None:
+        if not self._nominations:
+            return None
+        everywhere = None if remote.filters is None else _statuses(remote.filters)
+        return self._overlays.of(self._questions(pod, answers, remote), answers.nominated, everywhere)
+
+    def _questions(self, pod: PodInfo, answers: _Answers, remote: RemoteAnswers) -> Questions:
+        return Questions(
+            pod,
+            self._nodes,
+            static=_statuses(answers.static),
+            usage=answers.usage.filters,
+            remote=remote.filters.filters if remote.filters is not None else (),
+        )
+
+    def _rejections(self, answers: _Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:
+        """Of all nodes."""
+        static, *others = _groups(answers, remote)
+        statuses = _statuses(static).copy()
+        for group in others:
+            statuses.merge(_statuses(group))
+        if overlay is not None:
+            statuses.update(overlay.rows, overlay.statuses)
+        return statuses
+
     def _failure(
         self,
         pod: PodInfo,
@@ -309,35 +420,47 @@ class Cycle:
         remote: RemoteAnswers,
         narrowed_by: frozenset[str],
         candidates: NDArray[np.intp] | None,
+        overlay: Overlay | None,
+        own: int,
     ) -> Placement:
-        """FitError.Error() (pkg/scheduler/framework/types.go), kept until the table changes."""
+        """Why not, kept until the table changes."""
         stamp, n = self._nodes.stamp, len(self._nodes)
         kept = answers.failures.get(remote)
-        if kept is not None and kept[0] == stamp:
+        if kept is not None and kept[0] == stamp and overlay is None:
             return kept[1]
-        counts: Counter[str] = Counter()
         rejected_by = set(narrowed_by)
-        rows = np.arange(n) if candidates is None else candidates
-        groups = _groups(answers, remote)
-        first = np.minimum.reduce([group.first[rows] for group in groups])
-        for group in groups:
-            for index, plugin in group.filters:
-                bits = group.bits[rows[first == index]]
-                if not len(bits):
-                    continue
-                rejected_by.add(plugin.name)
-                for k, text in enumerate(plugin.reasons(pod)):
-                    counts[text] += int(np.count_nonzero(bits & np.uint64(1 << k)))
+        statuses = self._rejections(answers, remote, overlay)
+        if own >= 0:  # tried first, and who rejected it there is named, too
+            narrowed_by |= {self.profile.filters[statuses.first[own]].name}
+        if candidates is not None:
+            statuses = statuses.take(candidates)
+        counts = self._count_reasons(pod, statuses)
+        rejected_by.update(self.profile.filters[index].name for index in np.unique(statuses.first).tolist())
         if candidates is not None:
             plugins = " ".join(sorted(narrowed_by))
             counts[f"node(s) didn't satisfy plugin(s) [{plugins}]"] += n - len(candidates)
-        texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
-        message = f"0/{n} nodes are available: {', '.join(texts)}."
-        placement = Placement(None, message, frozenset(rejected_by))
+        placement = Placement(None, fit_error(n, counts), frozenset(rejected_by))
+        if overlay is not None:
+            return placement
         if kept is None and len(answers.failures) >= CONTEXTS_KEPT:
             answers.failures.clear()
         answers.failures[remote] = (stamp, placement)
         return placement
+
+    def _count_reasons(self, pod: PodInfo, statuses: Statuses) -> Counter[str]:
+        """How many of the nodes, none of which passes, have each reason."""
+        counts: Counter[str] = Counter()
+        for index in np.unique(statuses.first).tolist():
+            bits = statuses.bits[statuses.first == index]
+            for k, text in enumerate(self.profile.filters[index].reasons(pod)):
+                counts[text] += int(np.count_nonzero(bits & np.uint64(1 << k)))
+        return counts
+
+
+def fit_error(n: int, counts: Counter[str]) -> str:
+    """FitError.Error() (pkg/scheduler/framework/types.go) of n nodes."""
+    texts = sorted(f"{count} {text}" for text, count in counts.items() if count)
+    return f"0/{n} nodes are available: {', '.join(texts)}."
 
 
 def run_prefilters(profile: Profile, pod: PodInfo, nodes: NodeView | None = None) -> PreFilterAnswer:
@@ -377,6 +500,10 @@ def _rows_where(mask: Mask) -> Rows:
     """All rows as a slice, which copies nothing, when it is all of them."""
     rows = np.flatnonzero(mask)
     return slice(0, len(mask)) if len(rows) == len(mask) else rows
+
+
+def _statuses(answers: FilterAnswers) -> Statuses:
+    return Statuses(answers.first, answers.bits, answers.unresolvable)
 
 
 def _is_static(score: WeightedScore) -> bool:

@@ -24,8 +24,10 @@ from scheduler.core.following import AskFilter, AskRank, FilterFollower, RankFol
 
 if TYPE_CHECKING:
     from scheduler.api_objects import ClusterObject
+    from scheduler.core.attempt import Attempt
     from scheduler.core.nodes import NodeView
     from scheduler.core.pod_info import PodInfo
+    from scheduler.core.preemption import Preemption
     from scheduler.core.volumes.plan import VolumePlan
 
 MAX_NODE_SCORE = 100
@@ -206,6 +208,11 @@ class FilterPlugin(Plugin):
         row-local; the default asks `filter` each time."""
         return AskFilter(self, pod, nodes)
 
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        """Whether another pod's being on some node can make a difference to what `filter` says of this
+        one. Only for plugins that are not row-local; yes is always a safe answer."""
+        return True
+
 
 class ScorePlugin(Plugin):
     """Says how good each node is for a pod; more is better.
@@ -252,6 +259,32 @@ class ScorePlugin(Plugin):
     def follow_rank(self, pod: PodInfo, nodes: NodeView) -> RankFollower:
         """`rank` in a form that follows changes; the default asks `rank` each time."""
         return AskRank(self, pod, nodes)
+
+
+class PostFilterResult(NamedTuple):
+    """What came of trying to help a pod that fits nowhere."""
+
+    message: str
+    """Goes into the event, after what the filters said."""
+    preemption: Preemption | None = None
+    """Set if these evictions will make the pod fit."""
+    keeps_nomination: bool = False
+    """Without a preemption: whether the pod stays nominated to the node that it is nominated to."""
+    unfinished: bool = False
+    """Not all was tried for lack of time: the pod is to be tried again soon, whatever happens."""
+
+
+class PostFilterPlugin(Plugin):
+    """Tries to make room for pods that fit nowhere."""
+
+    def post_filter(self, attempt: Attempt) -> PostFilterResult:
+        """Asked when a pod, which `attempt` knows, has been rejected by all nodes or as such."""
+        raise NotImplementedError
+
+    def might_help(self, attempt: Attempt) -> bool:
+        """Whether a sleeping pod is worth another try, for something has happened on the nodes that are
+        considered in this attempt, though it does not fit there."""
+        raise NotImplementedError
 
 
 def passes(n: int) -> FilterResult:

@@ -62,6 +62,34 @@ class PodInfo:
         return self.pod.spec.priority or 0
 
     @property
+    def preempts(self) -> bool:
+        """Whether the pod may have others evicted (`spec.preemptionPolicy`)."""
+        return self.pod.spec.preemption_policy != "Never"
+
+    @property
+    def nominated_node(self) -> str:
+        """`status.nominatedNodeName`, empty for none."""
+        return self.pod.status.nominated_node_name or ""
+
+    @property
+    def started(self) -> str:
+        """`status.startTime`, empty for a pod that has not started; comparable as text."""
+        return self.pod.status.start_time or ""
+
+    @property
+    def preempted(self) -> bool:
+        """Whether the pod is being deleted to make room for another.
+
+        Source: PodTerminatingByPreemption (pkg/scheduler/framework/preemption/util.go).
+        """
+        if not self.terminating:
+            return False
+        for condition in self.pod.status.conditions or ():
+            if condition.type == "DisruptionTarget":
+                return condition.status == "True" and condition.reason == "PreemptionByScheduler"
+        return False
+
+    @property
     def labels(self) -> dict[str, str]:
         return self.pod.metadata.labels or {}
 

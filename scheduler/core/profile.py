@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from scheduler.api_objects import ClusterObject
-from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
+from scheduler.core.plugin import FilterPlugin, Plugin, PostFilterPlugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 
 Key = bytes
@@ -30,11 +30,17 @@ class Profile:
     scheduler_name: str
     filters: Sequence[FilterPlugin]
     scores: Sequence[WeightedScore]
+    post_filters: Sequence[PostFilterPlugin] = ()
+    """Asked in order when no node fits, until one has made room."""
 
     @property
     def watches(self) -> frozenset[type[ClusterObject]]:
         """Kinds of objects that any of the plugins reads."""
-        plugins: list[Plugin] = [*self.filters, *(score.plugin for score in self.scores)]
+        plugins: list[Plugin] = [
+            *self.filters,
+            *(score.plugin for score in self.scores),
+            *self.post_filters,
+        ]
         return frozenset(kind for plugin in plugins for kind in plugin.watches)
 
     @property
@@ -43,7 +49,7 @@ class Profile:
         return any(type(plugin).plan is not FilterPlugin.plan for plugin in self.filters)
 
 
-def key_reader(plugins: Iterable[FilterPlugin | ScorePlugin]) -> Callable[[PodInfo], Key]:
+def key_reader(plugins: Iterable[Plugin]) -> Callable[[PodInfo], Key]:
     """A function that reads all the fields these plugins read, as one hashable value."""
     return field_reader({field for plugin in plugins for field in plugin.reads})
 

@@ -8,11 +8,14 @@ Model: pkg/scheduler/backend/cache/cache.go.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scheduler.api import Node
 from scheduler.core.mix import FrozenMix
 from scheduler.core.nodes import NodeTable
+from scheduler.core.nominations import Nominations
+from scheduler.core.placed_pods import PlacedPods
 from scheduler.core.plugin import Wake
 from scheduler.core.pod_info import PodInfo
 
@@ -34,6 +37,9 @@ class ClusterState:
         self.pods: dict[str, PlacedPod] = {}
         self._on_node: dict[str, dict[str, PlacedPod]] = {}
         self.assumed_count = 0
+        self.nominations = Nominations(self.nodes, self._infos_on)
+        self._renewed: set[str] = set()
+        self.placed = PlacedPods(self.nodes, self._infos_on, self._renewed)
 
     # ---- nodes
 
@@ -71,6 +77,8 @@ class ClusterState:
             self._place(PlacedPod(info, node, assumed=False))
             return Wake.ASSIGNED_POD_ADDED
         if old.node == node and _takes(old.info) == _takes(info):
+            if old.info.started != info.started:
+                self._renewed.add(node)
             self.assumed_count -= old.assumed
             old.info, old.assumed = info, False
             return Wake.NOTHING
@@ -107,6 +115,9 @@ class ClusterState:
         return placed.node
 
     # ---- internals
+
+    def _infos_on(self, node: str) -> Iterable[PodInfo]:
+        return (placed.info for placed in self._on_node.get(node, {}).values())
 
     def _place(self, placed: PlacedPod) -> None:
         self.pods[placed.info.uid] = placed

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from scheduler.core.plugin import Plugin
+from scheduler.plugins.default_preemption import DefaultPreemption
 from scheduler.plugins.image_locality import ImageLocality
 from scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from scheduler.plugins.memory_fit import MemoryFit
@@ -48,6 +49,7 @@ BUILT_IN: Mapping[str, type[Plugin]] = {
         ImageLocality,
         NodeDeclaredFeatures,
         MemoryFit,
+        DefaultPreemption,
     )
 }
 
@@ -68,6 +70,9 @@ FILTERS = (
     "NodeDeclaredFeatures",
 )
 """The order in which both built-in profiles filter (apis/config/v1/default_plugins.go)."""
+
+POST_FILTERS = ("DefaultPreemption",)
+"""What both built-in profiles try when no node fits."""
 
 DEFAULT_SCORES: Mapping[str, Mapping[str, int]] = {
     "kube": {

@@ -20,6 +20,7 @@ from scheduler.core.nodes import NodeView
 from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, Ranking, ScorePlugin, Wake
 from scheduler.core.pod_index import Role
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.topology_rules import AffinityTerm
 from scheduler.plugins.affinity_followers import REASONS, AffinityFilter, AffinityRank
 from scheduler.plugins.arguments import Arguments, read_arguments, require
 
@@ -53,12 +54,18 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
         require(valid, "hardPodAffinityWeight", f"must be 0 to 100, got {self.hard_weight}")
 
     def context(self, pod: PodInfo, nodes: NodeView) -> tuple[int, ...]:
-        return tuple([carried.serial for carried in nodes.concerning(pod)])
+        """Terms of pods on nodes, those that keep the pod out of places with a minus."""
+        return tuple(
+            [c.serial if c.role is not Role.ANTI_AFFINITY else -c.serial for c in nodes.concerning(pod)]
+        )
 
     # ---- filter
 
     def applies(self, pod: PodInfo) -> bool:
         return bool(pod.rules.affinity or pod.rules.anti_affinity)
+
+    def applies_in(self, context: tuple[Any, ...]) -> bool:
+        return any(serial < 0 for serial in context)
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return REASONS
@@ -69,6 +76,11 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
 
     def follow_filter(self, pod: PodInfo, nodes: NodeView) -> AffinityFilter:
         return AffinityFilter(pod, nodes)
+
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        return any(
+            _means(term, other, nodes) for term in (*pod.rules.affinity, *pod.rules.anti_affinity)
+        ) or any(_means(term, pod, nodes) for term in other.rules.anti_affinity)
 
     # ---- score
 
@@ -85,3 +97,7 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
 
     def follow_rank(self, pod: PodInfo, nodes: NodeView) -> AffinityRank:
         return AffinityRank(pod, nodes, hard_weight=self.hard_weight)
+
+
+def _means(term: AffinityTerm, pod: PodInfo, nodes: NodeView) -> bool:
+    return term.who.matches(pod.namespace, pod.labels, nodes.namespace_labels(pod.namespace))

@@ -18,6 +18,7 @@ import numpy as np
 from scheduler.core.nodes import NodeView
 from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, Ranking, ScorePlugin, Wake, passes
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.topology_rules import selects
 from scheduler.plugins.arguments import read_arguments
 from scheduler.plugins.default_spread import WORKLOADS, DefaultSpread, PodTopologySpreadArgs, SpreadRules
 from scheduler.plugins.spread_followers import REASONS, SpreadFilter, SpreadRank
@@ -62,6 +63,11 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
 
     def follow_filter(self, pod: PodInfo, nodes: NodeView) -> SpreadFilter:
         return SpreadFilter(pod, nodes, self._rules(pod, nodes).hard)
+
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        return other.namespace == pod.namespace and any(
+            selects(constraint.selector, other.labels) for constraint in self._rules(pod, nodes).hard
+        )
 
     # ---- score
 

@@ -7,10 +7,17 @@ from typing import Any, TypeVar
 
 from scheduler.api import Pod
 from scheduler.config import PluginSet, ProfileConfig
-from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
+from scheduler.core.plugin import FilterPlugin, Plugin, PostFilterPlugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
-from scheduler.plugins import DEFAULT_ARGUMENTS, DEFAULT_SCORES, FILTERS, PluginError, load
+from scheduler.plugins import (
+    DEFAULT_ARGUMENTS,
+    DEFAULT_SCORES,
+    FILTERS,
+    POST_FILTERS,
+    PluginError,
+    load,
+)
 
 P = TypeVar("P", bound=Plugin)
 MAX_WEIGHT = 1_000_000
@@ -29,17 +36,18 @@ def build_profile(config: ProfileConfig) -> Profile:
 def _build(config: ProfileConfig) -> Profile:
     filters = _changed(dict.fromkeys(FILTERS, 1), config.plugins.filter)
     scores = _changed(DEFAULT_SCORES[config.effective_preset], config.plugins.score)
+    post_filters = _changed(dict.fromkeys(POST_FILTERS, 1), config.plugins.post_filter)
     args: dict[str, Mapping[str, Any]] = {}
     for entry in config.plugin_config:
         if entry.name in args:
             raise PluginError(f"pluginConfig names {entry.name} twice")
-        if entry.name not in filters and entry.name not in scores:
+        if entry.name not in {**filters, **scores, **post_filters}:
             raise PluginError(f"pluginConfig names {entry.name}, which is not enabled in this profile")
         args[entry.name] = entry.args
     for name, defaults in DEFAULT_ARGUMENTS[config.effective_preset].items():
         args[name] = {**defaults, **args.get(name, {})}
     # A plugin that both filters and scores is one instance.
-    instances = {name: _instance(name, args.get(name)) for name in {**filters, **scores}}
+    instances = {name: _instance(name, args.get(name)) for name in {**filters, **scores, **post_filters}}
     return Profile(
         scheduler_name=config.scheduler_name,
         filters=[_as(instances[name], FilterPlugin, "filter") for name in filters],
@@ -47,6 +55,7 @@ def _build(config: ProfileConfig) -> Profile:
             WeightedScore(_as(instances[name], ScorePlugin, "score"), weight)
             for name, weight in scores.items()
         ],
+        post_filters=[_as(instances[name], PostFilterPlugin, "make room on") for name in post_filters],
     )
 
 

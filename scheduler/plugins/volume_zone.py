@@ -63,6 +63,9 @@ class VolumeZone(FilterPlugin):
                 return text
         return None
 
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        return False
+
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return (REASON,)
 

@@ -1,27 +1,64 @@
-"""A forger: an HTTP proxy that changes what the API server says, for what no real server would ever say."""
+"""A forger: an HTTP proxy that changes what the API server says, or stops single requests and answers.
+
+For what no real server would ever say, and for what a real one can't be told to do at a given moment.
+"""
 
 import asyncio
 import json
+import re
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
 from tests.cluster import ControlPlane
 from tests.integration.harness import DEADLINE_S
 
+What = Literal["lose request", "lose answer", "refuse", "hold"]
 _LONGEST_LINE_BYTES = 2**22
 
 
-class Forger:
-    """Passes requests on as they are, and answers line by line through `forge`, which a test may change."""
+@dataclass
+class Fault:
+    """What happens to the next `times` requests whose "METHOD /path" contains a match of `pattern`.
 
-    def __init__(self, plane: ControlPlane, forge: Callable[[bytes], bytes]) -> None:
+    `lose request`: the connection is cut and the API server never hears of it; `lose answer`: it carries
+    the request out, and the connection is cut; `refuse`: 500; `hold`: nothing, until `release`.
+    """
+
+    pattern: str
+    what: What
+    times: int = 1
+    met: threading.Event = field(default_factory=threading.Event)
+    """Set when the first such request has come."""
+    _released: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        """Until it has happened once."""
+        assert self.met.wait(DEADLINE_S), f"no request matched {self.pattern}"
+
+    def release(self) -> None:
+        """Let go what is held."""
+        self._released.set()
+
+    async def hold(self) -> None:
+        await asyncio.to_thread(self._released.wait, DEADLINE_S)
+
+
+class Forger:
+    """Passes requests on as they are, and answers line by line through `forge`, which a test may change.
+
+    Of `faults` the first that matches a request is played.
+    """
+
+    def __init__(self, plane: ControlPlane, forge: Callable[[bytes], bytes] = lambda line: line) -> None:
         self.forge = forge
+        self.faults: list[Fault] = []
         self._plane = plane
         self._started: threading.Event = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -35,6 +72,8 @@ class Forger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for fault in self.faults:
+            fault.release()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
@@ -70,6 +109,15 @@ class Forger:
             await server.cleanup()
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        fault = self._take_fault(f"{request.method} {request.path}")
+        if fault is not None and fault.what == "refuse":
+            return web.Response(status=500, text="no")
+        if fault is not None and fault.what == "hold":
+            await fault.hold()
+            if request.transport is None or request.transport.is_closing():
+                return web.Response()  # nobody asks any more: the request dies with its sender
+        if fault is not None and fault.what == "lose request":
+            return self._cut(request)
         wanted = ("Authorization", "Content-Type", "Accept")
         async with self._session.request(
             request.method,
@@ -77,9 +125,24 @@ class Forger:
             data=await request.read(),
             headers={name: request.headers[name] for name in wanted if name in request.headers},
         ) as answer:
+            if fault is not None and fault.what == "lose answer":
+                return self._cut(request)
             forged = web.StreamResponse(status=answer.status)
             forged.content_type = answer.content_type
             await forged.prepare(request)
             async for line in answer.content:
                 await forged.write(self.forge(line))
             return forged
+
+    def _take_fault(self, line: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times and re.search(fault.pattern, line):
+                fault.times -= 1
+                fault.met.set()
+                return fault
+        return None
+
+    def _cut(self, request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()

@@ -32,17 +32,20 @@ REPORT = Path(__file__).parents[2] / "docs" / "reports" / "parity.md"
 @click.command(help=__doc__)
 @click.option("--pods", default=10_000, show_default=True, help="Random pods to count requests of.")
 @click.option("--clusters", default=20_000, show_default=True, help="Random clusters to decide in.")
+@click.option("--preemptions", default=5_000, show_default=True, help="Random clusters to preempt in.")
 @click.option("--first", default=0, show_default=True, help="Number of the first case of each kind.")
 @click.option("--processes", default=os.cpu_count() or 1, help="[default: one for each CPU]")
 @click.option(
     "--differences", type=click.Path(path_type=Path), default=Path("dist/parity"), show_default=True
 )
 @click.option("--report/--no-report", default=True, help=f"Write docs/reports/{REPORT.name}.")
-def main(pods: int, clusters: int, first: int, processes: int, differences: Path, report: bool) -> None:
+def main(
+    pods: int, clusters: int, preemptions: int, first: int, processes: int, differences: Path, report: bool
+) -> None:
     console = Console()
     with live_report(console) as status:
         oracle_program(status)
-    wanted: dict[Family, int] = {"pods": pods, "clusters": clusters}
+    wanted: dict[Family, int] = {"pods": pods, "clusters": clusters, "preemptions": preemptions}
     outcomes = {
         family: _run(console, family, range(first, first + count), processes)
         for family, count in wanted.items()

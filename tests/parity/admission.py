@@ -43,8 +43,9 @@ def admit_node(raw: Json) -> Node:
 
 
 def admit_pods(document: Json) -> Iterator[Pod]:
-    """The bound pods, then the one to place; uids as the oracle gives them."""
-    for i, raw in enumerate((*(document.get("pods") or ()), document["pod"])):
+    """The bound pods, the one to place, and those that are nominated; uids as the oracle gives them."""
+    nominated = (each["pod"] for each in document.get("nominated") or ())
+    for i, raw in enumerate((*(document.get("pods") or ()), document["pod"], *nominated)):
         yield admit_pod(raw, f"uid-{i}")
 
 

@@ -21,11 +21,21 @@ from numpy.typing import NDArray
 
 from scheduler.api_objects import ClusterObject
 from scheduler.config import ProfileConfig
+from scheduler.core.budgets import Budgets
 from scheduler.core.cycle import Cycle, run_prefilters
 from scheduler.core.mix import ShapeMix
 from scheduler.core.nodes import CPU, MEMORY, NodeView
-from scheduler.core.plugin import FilterPlugin, FilterResult, Plugin, Ranking, ScorePlugin, Scores
+from scheduler.core.plugin import (
+    FilterPlugin,
+    FilterResult,
+    Plugin,
+    PostFilterResult,
+    Ranking,
+    ScorePlugin,
+    Scores,
+)
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.post_filters import PostFilters
 from scheduler.core.profile import Profile
 from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node, scored_requests
 from scheduler.core.state import ClusterState
@@ -59,27 +69,41 @@ class Case:
     def __init__(self, document: Json, preset: str, *, shuffle: Random | None = None) -> None:
         """With `shuffle`, nodes and pods arrive in random order and the pod is asked for meanwhile,
         so that the answer rests on caches that were patched rather than freshly filled."""
-        *bound, pod = [PodInfo(pod) for pod in admit_pods(document)]
-        self.pod = pod
-        self.bound: Sequence[PodInfo] = bound
+        admitted = [PodInfo(pod) for pod in admit_pods(document)]
+        count = len(document.get("pods") or ())
+        self.bound: Sequence[PodInfo] = admitted[:count]
+        self.pod = pod = admitted[count]
+        nominated = [pod for pod in admitted[count:] if pod.nominated_node]
         self.profile = _profile(preset, document.get("pluginConfig"))
         self.state = ClusterState(ShapeMix().frozen)
-        self.cycle = Cycle(self.profile, self.state.nodes)
+        self.cycle = Cycle(self.profile, self.state.nodes, self.state.nominations)
+        self._post_filters = PostFilters(self.state)
         for namespace in admit_namespaces(document):
             self.state.nodes.pods.set_namespace(namespace.metadata.name, namespace.metadata.labels or {})
-        events: list[Any] = [*map(admit_node, document.get("nodes") or ()), *bound, *admit_objects(document)]
+        events: list[Any] = [
+            *map(admit_node, document.get("nodes") or ()),
+            *self.bound,
+            *nominated,
+            *admit_objects(document),
+        ]
         if shuffle is not None:
             shuffle.shuffle(events)
         pauses = shuffle.sample(range(len(events)), min(2, len(events))) if shuffle is not None else ()
         for i, event in enumerate(events):
-            if isinstance(event, PodInfo):
+            if isinstance(event, PodInfo) and event.node_name and event is not pod:
                 self.state.confirm(event)
+            elif isinstance(event, PodInfo):
+                self.state.nominations.nominate(event, event.nominated_node)
             elif isinstance(event, ClusterObject):
                 self.state.nodes.cluster.upsert(event)
             else:
                 self.state.upsert_node(event)
-            if i in pauses:
-                self.cycle.place(pod)
+            if i in pauses and self.cycle.place(pod).node is None:
+                self.post_filter()
+
+    def post_filter(self) -> PostFilterResult | None:
+        """What is done about it when the pod fits nowhere."""
+        return self._post_filters.ask(self.cycle, self.pod, self.cycle.read_key(self.pod))
 
     @property
     def nodes(self) -> NodeView:
@@ -104,7 +128,36 @@ def decide(document: Json, preset: str = "kube", *, shuffle: Random | None = Non
     }
     if placement.message:
         verdict["fitError"] = placement.message
+    if placement.node is None:
+        verdict |= preempt(case)
     return verdict
+
+
+def preempt(case: Case) -> Json:
+    """Victims on each node by a dry run of its own, and what the profile's plugins have come to."""
+    result = case.post_filter()
+    if result is None:
+        return {}
+    fresh = Cycle(case.profile, case.state.nodes, case.state.nominations)
+    budgets = Budgets(case.state.nodes.cluster)
+    attempt = fresh.attempt(case.pod, fresh.read_key(case.pod), case.state.placed, budgets)
+    dry_run = attempt.dry_run()
+    for row in dry_run.evictable:
+        dry_run.try_out(np.array([row]))
+    rows, costs = dry_run.candidates()
+    victims = {
+        case.nodes.names[row]: {
+            "pods": [victim.name for victim in dry_run.victims_on(row)],
+            "pdbViolations": violations,
+        }
+        for row, violations in zip(rows.tolist(), costs.violations.tolist(), strict=True)
+    }
+    answer: Json = {"postFilter": result.message, "victims": victims if case.pod.preempts else {}}
+    if result.preemption is not None:
+        node, chosen = result.preemption.node, [victim.name for victim in result.preemption.victims]
+        answer["nominate"] = node
+        assert victims[node] == {"pods": chosen, "pdbViolations": result.preemption.pdb_violations}
+    return answer
 
 
 def decide_requests(raw: Json) -> Json:
@@ -137,10 +190,9 @@ def _fit(case: Case) -> dict[str, Json]:
         if len(prefilters.rejected_by) == 1:
             status["plugin"] = next(iter(prefilters.rejected_by))
         return dict.fromkeys(names, status)
-    groups, _ = case.cycle.explain(case.pod)
+    answers = case.cycle.rejections(case.pod)
     fit = {}
     for row, name in enumerate(names):
-        answers = min(groups, key=lambda group: int(group.first[row]))
         first = int(answers.first[row])
         if allowed is not None and name not in allowed:
             fit[name] = EXCLUDED
@@ -308,8 +360,8 @@ def _missing(preset: str) -> list[str]:
     profile = _profile(preset)
     filters = {plugin.name for plugin in profile.filters}
     scores = {weighted.plugin.name for weighted in profile.scores}
-    missing = [name for name in KUBE_PLUGINS if name not in filters | scores]
-    return [*missing, "nominated pods", "victims"]
+    others = {plugin.name for plugin in profile.post_filters}
+    return [name for name in KUBE_PLUGINS if name not in filters | scores | others]
 
 
 if __name__ == "__main__":

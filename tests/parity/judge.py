@@ -29,8 +29,8 @@ def compare_requests(kube: Json, wholepod: Json) -> list[Difference]:
     return _differences("", kube, wholepod)
 
 
-def compare(kube: Json, wholepod: Json) -> list[Difference]:
-    """Differences in verdicts on a cluster under profile `kube`."""
+def compare(kube: Json, wholepod: Json, *, nominated: str = "") -> list[Difference]:
+    """Differences in verdicts on a cluster under profile `kube`, for a pod nominated to that node."""
     found = _differences("requests", kube["requests"], wholepod["requests"])
     found += _differences("fit", _statuses(kube["fit"]), _statuses(wholepod["fit"]))
     found += _differences("fitError", kube.get("fitError", ""), wholepod.get("fitError", ""))
@@ -42,6 +42,8 @@ def compare(kube: Json, wholepod: Json) -> list[Difference]:
     highest = max(total.values(), default=0)
     best = sorted(node for node, score in total.items() if score == highest)
     found += _differences("best", best, wholepod["best"] or [])
+    if nominated in _feasible(kube):
+        best = [nominated]  # it is not weighed against others
     if wholepod["selected"] not in (best or [""]):
         found.append(Difference("selected", best, wholepod["selected"]))
     return found

@@ -11,20 +11,23 @@ from functools import cache
 from random import Random
 from typing import Any, Literal
 
-from tests.parity import coverage, judge, subjects
+from tests.parity import coverage, coverage_preemption, judge, subjects
 from tests.parity.build import oracle_program
 from tests.parity.decide import decide, decide_requests
 from tests.parity.generate import random_cluster, random_pod
+from tests.parity.judge_preemption import compare_preemption
 from tests.parity.oracle_process import Oracle
+from tests.parity.random_preemption import random_preemption
 
 Json = dict[str, Any]
-Family = Literal["pods", "clusters"]
+Family = Literal["pods", "clusters", "preemptions"]
 
 FLOORS: dict[Family, dict[str, float]] = {
     "pods": coverage.POD_FLOORS,
     "clusters": coverage.CLUSTER_FLOORS,
+    "preemptions": coverage_preemption.FLOORS,
 }
-BATCH: dict[Family, int] = {"pods": 250, "clusters": 50}
+BATCH: dict[Family, int] = {"pods": 250, "clusters": 50, "preemptions": 50}
 KEPT = 10
 """Differing cases of which everything is kept: those of the lowest numbers."""
 BATCHES_A_PROCESS = 100
@@ -121,6 +124,11 @@ def _verdicts(family: Family, numbers: range) -> Iterator[Verdict]:
                 judge.compare_requests(kube, wholepod),
                 coverage.of_pod(document, kube),
             )
+        elif family == "preemptions":
+            document = random_preemption(number)
+            kube, wholepod = oracle.ask(document), decide(document, shuffle=Random(number))
+            differences = compare_preemption(document, kube, wholepod)
+            yield document, kube, wholepod, differences, coverage_preemption.of(document, kube)
         else:
             document = random_cluster(number)
             kube, wholepod = oracle.ask(document), decide(document, shuffle=Random(number))

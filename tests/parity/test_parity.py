@@ -31,7 +31,7 @@ def oracle() -> Iterator[Oracle]:
         yield running
 
 
-@pytest.mark.parametrize("family", ["pods", "clusters"])
+@pytest.mark.parametrize("family", ["pods", "clusters", "preemptions"])
 def test_random_cases_do_not_differ(family: Family) -> None:
     outcome = run(family, range(2000))
     assert outcome.cases == 2000

@@ -18,6 +18,7 @@ from tests.builders import Clock, decode_node, decode_pod, make_engine, make_pro
 from tests.property.naive import GPU, PER_UNIT, Amounts, NaiveNode, NaivePod, NaiveScheduler
 
 SCHEDULERS = frozenset({"wholepod", "default-scheduler"})
+NOBODY_IS_EVICTED = {"postFilter": {"disabled": [{"name": "*"}]}}
 NODE_NAMES = ("n1", "n2", "n3", "n4")
 MOST_PODS = 14
 
@@ -75,7 +76,9 @@ class EngineMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.engine = make_engine(self.clock, *map(make_profile, sorted(SCHEDULERS)))
+        self.engine = make_engine(
+            self.clock, *(make_profile(n, plugins=NOBODY_IS_EVICTED) for n in sorted(SCHEDULERS))
+        )
         self.model = NaiveScheduler(SCHEDULERS)
         self.born = 0
         self.heartbeats = 0

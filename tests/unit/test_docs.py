@@ -16,6 +16,7 @@ from scheduler.core.plugin import Plugin
 from scheduler.observe.metrics import Metrics
 from scheduler.plugins import BUILT_IN, DEFAULT_SCORES, FILTERS
 from scheduler.plugins.arguments import Arguments
+from scheduler.plugins.default_preemption import DefaultPreemptionArgs
 from scheduler.plugins.default_spread import PodTopologySpreadArgs
 from scheduler.plugins.inter_pod_affinity import InterPodAffinityArgs
 from scheduler.plugins.memory_fit import MemoryFit, Objective
@@ -176,6 +177,7 @@ ARGUMENTS: dict[str, type[Arguments]] = {
     "VolumeBinding": VolumeBindingArgs,
     "InterPodAffinity": InterPodAffinityArgs,
     "PodTopologySpread": PodTopologySpreadArgs,
+    "DefaultPreemption": DefaultPreemptionArgs,
 }
 
 

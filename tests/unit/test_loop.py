@@ -125,7 +125,10 @@ async def test_a_pod_that_fits_nowhere() -> None:
     running.add(make_pod())
     await settle()
     [event], [patch] = running.writer.events, running.writer.patches
-    text = "0/1 nodes are available: 1 node(s) were unschedulable."
+    text = (
+        "0/1 nodes are available: 1 node(s) were unschedulable. "
+        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
     assert (event.type, event.reason, event.note) == ("Warning", "FailedScheduling", text)
     assert patch.condition is not None
     assert (patch.condition.reason, patch.condition.message) == ("Unschedulable", text)

@@ -98,7 +98,7 @@ def test_a_plugin_that_filters_and_scores_is_one_instance() -> None:
     [
         (
             {"plugins": changes("score", on=["Nosuch"])},
-            "there is no plugin 'Nosuch'; known plugins: ImageLocality, InterPodAffinity, MemoryFit, Node",
+            "there is no plugin 'Nosuch'; known plugins: DefaultPreemption, ImageLocality, ",
         ),
         (
             {"plugins": changes("score", off=["Nosuch"])},
@@ -243,7 +243,7 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ("Plugin", "context name reads reads_amounts_only reads_usage row_local watches"),
         (
             "FilterPlugin",
-            "applies applies_in context filter follow_filter may_help name plan prefilter reads "
+            "applies applies_in context filter follow_filter may_help minds name plan prefilter reads "
             "reads_amounts_only reads_usage reasons refuses row_local wakes_on watches",
         ),
         (
@@ -270,9 +270,9 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         (
             "PodInfo",
             "affinity_rules annotations controller gated has_volume_rules host_ports images labels name "
-            "namespace node_name node_selector nonzero_requests owned_by_daemon_set pod "
-            "preferred_node_affinity priority requests required_features required_node_affinity rules "
-            "scored_requests signature spread_rules "
+            "namespace node_name node_selector nominated_node nonzero_requests owned_by_daemon_set pod "
+            "preempted preempts preferred_node_affinity priority requests required_features "
+            "required_node_affinity rules scored_requests signature spread_rules started "
             "terminating tolerations uid uid_hash unsupported_rules usage volumes",
         ),
     ],

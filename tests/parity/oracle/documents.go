@@ -40,7 +40,9 @@ type verdict struct {
 	// node it would nominate. Only when nothing fits.
 	Victims  map[string]*victims `json:"victims,omitempty"`
 	Nominate string              `json:"nominate,omitempty"`
-	Error    string              `json:"error,omitempty"`
+	// What DefaultPreemption adds to the text of the refusal.
+	PostFilter string `json:"postFilter,omitempty"`
+	Error      string `json:"error,omitempty"`
 }
 
 type status struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
@@ -49,13 +50,20 @@ func fill(ctx context.Context, doc *document, out *verdict) error {
 	if out.Requests, err = c.requests(ctx, doc); err != nil {
 		return err
 	}
-	if err := c.schedule(ctx, doc.Pod, out); err != nil {
+	refusal, err := c.schedule(ctx, doc.Pod, out)
+	if err != nil || refusal == nil {
 		return err
 	}
-	if len(feasible) > 0 || isNever(doc.Pod.Spec.PreemptionPolicy) {
-		return nil
+	if !isNever(doc.Pod.Spec.PreemptionPolicy) {
+		if err := c.preempt(ctx, state, doc.Pod, out); err != nil {
+			return err
+		}
 	}
-	return c.preempt(ctx, state, doc.Pod, out)
+	// Last, since the deletions that it begins go on behind its back.
+	plugin := c.plugins["DefaultPreemption"].(fwk.PostFilterPlugin)
+	_, s := plugin.PostFilter(ctx, refusal.state, doc.Pod, refusal.nodes)
+	out.PostFilter = s.Message()
+	return nil
 }
 
 // filter runs the whole profile's filters and returns the nodes that pass.
@@ -172,19 +180,32 @@ func scoreAlone(
 	return nil
 }
 
-// schedule asks the real SchedulePod for its pick, or for the text of its refusal.
-func (c *cluster) schedule(ctx context.Context, pod *v1.Pod, out *verdict) error {
+// refusal is what PostFilter plugins are given of a pod that fits nowhere.
+type refusal struct {
+	state fwk.CycleState
+	nodes fwk.NodeToStatusReader
+}
+
+// schedule asks the real SchedulePod for its pick, or for the text of its refusal, which it returns unless
+// there are no nodes.
+func (c *cluster) schedule(ctx context.Context, pod *v1.Pod, out *verdict) (*refusal, error) {
 	info, err := framework.NewPodInfo(pod)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	state := framework.NewCycleState()
 	queued := &framework.QueuedPodInfo{PodInfo: info}
-	result, err := c.scheduler.SchedulePod(ctx, c.framework, framework.NewCycleState(), queued)
-	if err != nil {
-		out.FitError = err.Error()
-	}
+	result, err := c.scheduler.SchedulePod(ctx, c.framework, state, queued)
 	out.Selected = result.SuggestedHost
-	return nil
+	if err == nil {
+		return nil, nil
+	}
+	out.FitError = err.Error()
+	var fitError *framework.FitError
+	if !errors.As(err, &fitError) {
+		return nil, nil
+	}
+	return &refusal{state, fitError.Diagnosis.NodeToStatus}, nil
 }
 
 // preempt runs DefaultPreemption's dry run over every node where evicting pods may help.

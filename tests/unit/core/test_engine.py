@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from scheduler.core.engine import WAKE_SLICE_S, Decision, Engine, Verdict
+from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.plugin import FilterPlugin, FilterResult, Wake, passes, rejects
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
 from scheduler.core.queue import Place
+from scheduler.core.waking import WAKE_SLICE_S
 from scheduler.quantity import QuantityError
 from tests.builders import Clock, NodeBuilder, PodBuilder, make_engine, make_node, make_pod
 
@@ -67,7 +68,10 @@ def test_a_placed_pod_is_assumed_at_once() -> None:
     first, second = cluster.decide(), cluster.decide()
     assert (first.verdict, first.node, first.attempts) == (Verdict.PLACED, "n", 1)
     assert (second.verdict, second.node) == (Verdict.UNSCHEDULABLE, None)
-    assert second.message == "0/1 nodes are available: 1 Too many pods."
+    assert second.message == (
+        "0/1 nodes are available: 1 Too many pods. "
+        "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    )
     assert second.rejected_by == {"NodeResourcesFit"}
     assert cluster.engine.state.assumed_count == 1
 

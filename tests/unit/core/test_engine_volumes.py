@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from scheduler.api_objects import ClusterObject, PersistentVolume
-from scheduler.core.engine import WAKE_SLICE_S, Decision, Engine, Verdict
+from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.volumes.plan import SELECTED_NODE
+from scheduler.core.waking import WAKE_SLICE_S
 from scheduler.plugins.volume_binding import REASON_UNBOUND, REASONS
 from tests.builders import Clock, PodBuilder, make_engine
 from tests.unit.plugins.storing import zoned
@@ -53,7 +54,7 @@ def test_a_volume_is_promised_once() -> None:
     assert matched(decide(engine, with_claims("p2", "c2"))) == {"c2": "v2"}
     third = decide(engine, with_claims("p3", "c3"))
     assert third.verdict is Verdict.UNSCHEDULABLE
-    assert third.message == f"0/2 nodes are available: 2 {REASONS[1]}."
+    assert third.message.startswith(f"0/2 nodes are available: 2 {REASONS[1]}. preemption: ")
     assert third.volumes is None
 
 
@@ -154,7 +155,9 @@ def test_changes_that_can_help_do() -> None:
         engine = engine_with(*before, clock=clock)
         if helping == cases[3][1]:
             engine.upsert_object(volume("v"))
-            assert decide(engine, with_claims("p", "c")).message.endswith(f"{REASON_UNBOUND}.")
+            assert decide(engine, with_claims("p", "c")).message.startswith(
+                f"0/2 nodes are available: {REASON_UNBOUND}."
+            )
         else:
             assert decide(engine, with_claims("p", "c")).verdict is Verdict.UNSCHEDULABLE
         clock.advance(60)

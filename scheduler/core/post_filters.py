@@ -1,0 +1,64 @@
+"""Asks a profile's plugins to help a pod that fits nowhere.
+
+Source: RunPostFilterPlugins (pkg/scheduler/framework/runtime/framework.go).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.api_objects import PodDisruptionBudget
+from scheduler.core.budgets import Budgets
+from scheduler.core.cycle import Cycle
+from scheduler.core.plugin import PostFilterResult
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Key
+from scheduler.core.state import ClusterState
+
+
+class PostFilters:
+    """For all profiles."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+        self._budgets, self._version = Budgets(state.nodes.cluster), 0
+
+    def ask(self, cycle: Cycle, pod: PodInfo, key: Key) -> PostFilterResult | None:
+        """The first plugin's answer that is a preemption, else all answers together. None when there is
+        nobody to ask, or no node to ask about."""
+        plugins, nodes = cycle.profile.post_filters, self._state.nodes
+        if not plugins or not len(nodes):
+            return None
+        attempt = cycle.attempt(pod, key, self._state.placed, self._up_to_date_budgets())
+        results = []
+        for plugin in plugins:
+            result = plugin.post_filter(attempt)
+            if result.preemption is not None:
+                return result
+            results.append(result)
+        return PostFilterResult(
+            ", ".join(result.message for result in results),
+            keeps_nomination=all(result.keeps_nomination for result in results),
+            unfinished=any(result.unfinished for result in results),
+        )
+
+    def might_help(self, cycle: Cycle, pod: PodInfo, key: Key, rows: NDArray[np.intp]) -> bool:
+        """Whether any of them may find something to do on these nodes now."""
+        plugins, placed = cycle.profile.post_filters, self._state.placed
+        if not plugins or not len(rows):
+            return False
+        placed.update()
+        lower, _ = placed.below(pod.priority, len(self._state.nodes))
+        rows = rows[lower[rows] > 0]
+        if not len(rows):
+            return False
+        attempt = cycle.attempt(pod, key, placed, self._up_to_date_budgets(), rows)
+        return any(plugin.might_help(attempt) for plugin in plugins)
+
+    def _up_to_date_budgets(self) -> Budgets:
+        cluster = self._state.nodes.cluster
+        version = cluster.version(PodDisruptionBudget)
+        if self._version != version:
+            self._budgets, self._version = Budgets(cluster), version
+        return self._budgets
