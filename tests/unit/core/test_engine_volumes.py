@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from scheduler.api_objects import ClusterObject, PersistentVolume
-from scheduler.core.engine import WAKE_SLICE_S, Decision, Engine, Verdict
+from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.volumes.plan import SELECTED_NODE
+from scheduler.core.waking import WAKE_SLICE_S
 from scheduler.plugins.volume_binding import REASON_UNBOUND, REASONS
 from tests.builders import Clock, PodBuilder, make_engine
 from tests.unit.plugins.storing import zoned
