@@ -93,6 +93,17 @@ def test_all_nodes_are_looked_at() -> None:
         assert decide(cluster(*nodes, pod=pod("p")))["selected"] == f"n{best:03}"
 
 
+def test_all_nodes_are_candidates_of_a_preemption() -> None:
+    """kube-scheduler would be content with 100 of these."""
+    nodes = [node(f"n{i:03}", memory="150Mi") for i in range(300)]
+    for cheapest in (0, 150, 299):
+        victims = [
+            pod(f"on-n{i:03}", nodeName=f"n{i:03}", priority=1 if i == cheapest else 2) for i in range(300)
+        ]
+        verdict = decide(cluster(*nodes, pods=tuple(victims), pod=pod("p", priority=10)))
+        assert verdict["nominate"] == f"n{cheapest:03}"
+
+
 def test_ties_are_broken_the_same_way_everywhere(oracle: Oracle) -> None:
     """kube-scheduler draws one of the best; here the fuller comes first, then a hash of pod and node."""
     document = cluster(*(node(f"n{i}") for i in range(10)), pod=pod("p"))
