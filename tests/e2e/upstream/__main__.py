@@ -21,7 +21,7 @@ from tests.cluster.assets import pin
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import live_report
 from tests.e2e.upstream import suite
-from tests.e2e.upstream.report import Run, markdown, table
+from tests.e2e.upstream.report import Run, page, table
 from tests.e2e.upstream.stage import NODES, SCHEDULERS, WHOLEPOD, stage
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +62,7 @@ def main(
         err.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(UNUSABLE)
     if wants_report or (wants_report is None and focus is None):
-        REPORT.write_text(markdown(runs))
+        REPORT.write_text(page(REPORT.read_text() if REPORT.exists() else "", runs))
         out.print(f"Report: {REPORT.relative_to(ROOT)}")
     out.print(f"Logs: {logs}")
     sys.exit(0 if all(run.all_passed for run in runs) else 1)
