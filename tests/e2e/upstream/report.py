@@ -31,8 +31,8 @@ class Run:
     """The tests with one scheduler."""
 
     scheduler: str
-    versions: str
-    """Of all programs, for people."""
+    origin: str
+    """When and of what, for people: date, commit, machine, versions."""
     specs: Sequence[Spec]
 
     @property
@@ -45,6 +45,13 @@ class Run:
         late = sum(spec.result == PASSED and spec.retried for spec in self.specs)
         again = f", {late} of them at the second attempt" if late else ""
         return f"{passed} of {len(self.specs)} passed{again}"
+
+
+def origin(*versions: str) -> str:
+    """Of a run that starts now, since commits go on under a run of half an hour."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
+    machine = f"{os.cpu_count()} CPUs, {platform.machine()}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}, {machine}; {', '.join(versions)}."
 
 
 def result(spec: Spec) -> str:
@@ -86,13 +93,10 @@ def page(old: str, runs: Sequence[Run]) -> str:
 
 
 def _section(run: Run) -> str:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
-    machine = f"{os.cpu_count()} CPUs, {platform.machine()}"
     lines = [
         f"{run.scheduler}: {run.summary}",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}, {machine}.",
-        f"{run.versions}.",
+        run.origin,
         "",
         "| test | result | seconds |",
         "| --- | --- | ---: |",

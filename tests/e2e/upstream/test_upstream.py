@@ -110,7 +110,7 @@ def test_failures_are_run_once_more_and_told_apart(bare: ControlPlane, tmp_path:
     assert (always.result, always.retried) == (PASSED, False)
     assert (second.result, second.retried) == (PASSED, True)
     assert (never.result, never.retried) == (FAILED, True)
-    whole = Run("wholepod", "Tests v1.37.2", [never, always, second])
+    whole = Run("wholepod", "2026-11-24, commit abc", [never, always, second])
     assert not whole.all_passed
     assert whole.summary == "2 of 3 passed, 1 of them at the second attempt"
     text = page("", [whole])
@@ -126,10 +126,11 @@ def test_failures_are_run_once_more_and_told_apart(bare: ControlPlane, tmp_path:
 
 
 def test_a_page_keeps_the_runs_with_other_schedulers() -> None:
-    ours = Run("wholepod", "Tests v1", [Spec(ALWAYS, FAILED, 1.0, "[FAILED] no")])
-    theirs = Run("kube-scheduler", "Tests v1", [Spec(ALWAYS, PASSED, 2.0)])
+    ours = Run("wholepod", "2026-11-24, commit abc", [Spec(ALWAYS, FAILED, 1.0, "[FAILED] no")])
+    theirs = Run("kube-scheduler", "2026-11-24, commit abc", [Spec(ALWAYS, PASSED, 2.0)])
     better = page(
-        page(page("", [ours]), [theirs]), [Run("wholepod", "Tests v1", [Spec(ALWAYS, PASSED, 3.0)])]
+        page(page("", [ours]), [theirs]),
+        [Run("wholepod", "2026-11-24, commit abc", [Spec(ALWAYS, PASSED, 3.0)])],
     )
     assert [line for line in better.splitlines() if line.startswith("## ")] == [
         "## wholepod: 1 of 1 passed",
