@@ -72,6 +72,11 @@ faults: environment ## Run the property tests for much longer
 bench: environment ## Compare throughput and CPU with kube-scheduler
 	@$(RUN) python -m tests.bench.throughput $(ARGS)
 
+.PHONY: bench-preemption
+bench-preemption: environment ## Compare preemption's victims and broken budgets with kube-scheduler's
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.preemption $(ARGS)
+
 .PHONY: bench-shapes
 bench-shapes: environment ## Compare throughput with kube-scheduler on the workloads of its own benchmark
 	@$(RUN) python -m tests.bench.shapes $(ARGS)
@@ -79,11 +84,6 @@ bench-shapes: environment ## Compare throughput with kube-scheduler on the workl
 .PHONY: bench-decisions
 bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)
-
-.PHONY: bench-preemption
-bench-preemption: environment ## Compare preemption's victims and broken budgets with kube-scheduler's
-	@$(RUN) python -m tests.cluster programs
-	@$(RUN) python -m tests.bench.preemption $(ARGS)
 
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies on real traces

@@ -122,7 +122,7 @@ class Preempting:
         under_way = self._preemptions.pop(uid, None)
         if under_way is not None:
             self._spare_victims(under_way)
-            self._engine.preemption_done(uid)
+            self._engine.preemption_failed(uid)
 
     def forget_all_but(self, knows: Callable[[str], bool]) -> None:
         """After a gap in the watch: pods whose uids are not known any more are gone."""

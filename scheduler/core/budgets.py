@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.api_objects import PodDisruptionBudget
+from scheduler.core.condemned import Condemned
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.plugin import Mask
 from scheduler.core.pod_info import PodInfo
@@ -23,15 +24,17 @@ _NONE, _SEVERAL = -1, -2
 
 
 class _Budget:
-    def __init__(self, budget: PodDisruptionBudget, selector: Selector) -> None:
-        self.selector, self.allowed = selector, budget.status.disruptions_allowed
+    def __init__(self, budget: PodDisruptionBudget, selector: Selector, condemned: Condemned) -> None:
+        spent = sum(selects(selector, pod.labels) for pod in condemned.charged(budget))
+        self.selector, self.allowed = selector, budget.status.disruptions_allowed - spent
         self.disrupted = budget.status.disrupted_pods or {}
 
 
 class Budgets:
-    """All budgets as they stand."""
+    """All budgets as they stand, less what victims chosen lately have spent of them."""
 
-    def __init__(self, cluster: ClusterObjects) -> None:
+    def __init__(self, cluster: ClusterObjects, condemned: Condemned) -> None:
+        self._condemned = condemned
         self._by_namespace: dict[str, list[int]] = {}
         self._budgets: list[_Budget] = []
         self._matching: dict[tuple[str, frozenset[tuple[str, str]]], tuple[int, ...]] = {}
@@ -39,7 +42,7 @@ class Budgets:
             selector = make_selector(budget.spec.selector)
             if selector:  # an empty one selects nothing here
                 self._by_namespace.setdefault(budget.metadata.namespace, []).append(len(self._budgets))
-                self._budgets.append(_Budget(budget, selector))
+                self._budgets.append(_Budget(budget, selector, condemned))
         self._allowed = np.array([budget.allowed for budget in self._budgets], np.int64)
 
     def __len__(self) -> int:
@@ -82,7 +85,7 @@ class Budgets:
     def _charged(self, pod: PodInfo) -> int:
         """The one budget that is charged for the pod, or none, or several of them."""
         numbers = self._of(pod)
-        if not numbers:
+        if not numbers or pod.uid in self._condemned:
             return _NONE
         if len(numbers) > 1:
             return _SEVERAL

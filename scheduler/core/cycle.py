@@ -22,13 +22,14 @@ from scheduler.core.attempt import Attempt
 from scheduler.core.budgets import Budgets
 from scheduler.core.dry_run import DryRun
 from scheduler.core.filter_answers import PASSES, FilterAnswers, resized
-from scheduler.core.nodes import MEMORY, NodeTable, NodeView, Rows, Stamp, narrow
+from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
 from scheduler.core.nominations import Nominations
 from scheduler.core.overlay import Kept, Overlay, Overlays
 from scheduler.core.placed_pods import PlacedPods
 from scheduler.core.plugin import FilterPlugin, Mask, Plugin, PreFilterResult, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
+from scheduler.core.prefilter import PreFilterAnswer, run_prefilters
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
 from scheduler.core.questions import Questions, Statuses
 from scheduler.core.recent import Recent
@@ -80,16 +81,10 @@ class _Answers:
         self.memo = RowMemo() if all(p.reads_amounts_only for p in plugins) else None
         self.remote: dict[Context, RemoteAnswers] = {}
         self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
+        self.rejections: tuple[Stamp, RemoteAnswers, Statuses] | None = None
+        """What all filters together said when they were last put together."""
         self.nominated: Kept = {}
         self.dry_run: DryRun | None = None
-
-
-@dataclass(frozen=True)
-class PreFilterAnswer:
-    """All plugins' PreFilter answers as one, and who said no or narrowed the nodes."""
-
-    result: PreFilterResult
-    rejected_by: frozenset[str]
 
 
 class Cycle:
@@ -187,10 +182,8 @@ class Cycle:
         nodes, n = self._nodes, len(self._nodes)
         answers = self._answers(pod, key)
         remote = self.remote.answers(pod, answers.remote)
-        prefilter, questions = (
-            self._prefiltered(pod, answers).result,
-            self._questions(pod, answers, remote),
-        )
+        prefilter = self._prefiltered(pod, answers).result
+        questions = self._questions(pod, answers, remote)
         considered = np.full(n, prefilter.rejection is None)
         for only in (self._considered(prefilter, self._own_row(pod)), rows):
             if only is not None:
@@ -243,15 +236,15 @@ class Cycle:
             left[left] = ~np.isin(rows[left], overlay.rows)
         return None if left.any() else frozenset(rejected_by)
 
-    def plan(self, pod: PodInfo, node: str) -> VolumePlan | None:
-        """What has to be written before the pod can be bound to the node, on which it fits."""
-        return self.remote.plan(pod, self._nodes.row_of[node])
-
     def rejections(self, pod: PodInfo) -> Statuses:
         """Of all nodes, what `place` goes by, for tools that show it."""
         answers = self._answers(pod, self.read_key(pod))
         remote = self.remote.answers(pod, answers.remote)
         return self._rejections(answers, remote, self._overlay(pod, answers, remote))
+
+    def plan(self, pod: PodInfo, node: str) -> VolumePlan | None:
+        """What has to be written before the pod can be bound to the node, on which it fits."""
+        return self.remote.plan(pod, self._nodes.row_of[node])
 
     def explain(self, pod: PodInfo) -> tuple[list[FilterAnswers], dict[str, Scores]]:
         """(answers of the groups of filters, raw scores int64[n] by plugin), for tools that show them.
@@ -264,12 +257,6 @@ class Cycle:
         return _groups(answers, remote), raw | self._preferences.raw(pod, key)
 
     # ---- internals
-
-    def _prefiltered(self, pod: PodInfo, answers: _Answers) -> PreFilterAnswer:
-        """The kind's answer, unless what concerns this very pod may change it."""
-        if not self.remote.may_refuse(pod):
-            return answers.prefilter
-        return run_prefilters(self.profile, pod, self._nodes.view())
 
     def _own_row(self, pod: PodInfo) -> int:
         """Of the node that the pod is nominated to; -1 if there is none."""
@@ -290,6 +277,12 @@ class Cycle:
             return None
         rows = self._rows_named(names)
         return rows if len(rows) else None
+
+    def _prefiltered(self, pod: PodInfo, answers: _Answers) -> PreFilterAnswer:
+        """The kind's answer, unless what concerns this very pod may change it."""
+        if not self.remote.may_refuse(pod):
+            return answers.prefilter
+        return run_prefilters(self.profile, pod, self._nodes.view())
 
     def _rows_named(self, names: Iterable[str]) -> NDArray[np.intp]:
         """Rows of those of the nodes that exist."""
@@ -417,13 +410,18 @@ class Cycle:
         )
 
     def _rejections(self, answers: _Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:
-        """Of all nodes."""
+        """Of all nodes; not to be written to."""
+        stamp, kept = self._nodes.stamp, answers.rejections
+        if kept is not None and kept[0] == stamp and kept[1] is remote and overlay is None:
+            return kept[2]
         static, *others = _groups(answers, remote)
         statuses = _statuses(static).copy()
         for group in others:
             statuses.merge(_statuses(group))
         if overlay is not None:
             statuses.update(overlay.rows, overlay.statuses)
+        else:
+            answers.rejections = stamp, remote, statuses
         return statuses
 
     def _failure(
@@ -476,30 +474,6 @@ def fit_error(n: int, counts: Counter[str]) -> str:
     return f"0/{n} nodes are available: {', '.join(texts)}."
 
 
-def run_prefilters(profile: Profile, pod: PodInfo, nodes: NodeView | None = None) -> PreFilterAnswer:
-    """All plugins' PreFilter answers merged, as RunPreFilterPlugins does
-    (pkg/scheduler/framework/runtime/framework.go); without `nodes`, what holds for all pods of a kind."""
-    names: frozenset[str] | None = None
-    limiting: list[str] = []
-    for plugin in profile.filters:
-        result = plugin.prefilter(pod)
-        if nodes is not None and (text := plugin.refuses(pod, nodes)) is not None:
-            result = PreFilterResult(rejection=text)
-        if result.rejection is not None:
-            return PreFilterAnswer(result, frozenset([plugin.name]))
-        if result.node_names is None:
-            continue
-        limiting.append(plugin.name)
-        names = result.node_names if names is None else names & result.node_names
-        if not names:
-            which = (
-                f"(s) [{' '.join(sorted(limiting))}] simultaneously" if limiting[1:] else f" {limiting[0]}"
-            )
-            text = f"node(s) didn't satisfy plugin{which}"
-            return PreFilterAnswer(PreFilterResult(rejection=text), frozenset(limiting))
-    return PreFilterAnswer(PreFilterResult(node_names=names), frozenset(limiting))
-
-
 def _applying(filters: Iterable[tuple[int, FilterPlugin]], pod: PodInfo) -> FilterAnswers:
     return FilterAnswers((index, plugin) for index, plugin in filters if plugin.applies(pod))
 
@@ -509,14 +483,14 @@ def _groups(answers: _Answers, remote: RemoteAnswers) -> list[FilterAnswers]:
     return groups if remote.filters is None else [*groups, remote.filters]
 
 
+def _statuses(answers: FilterAnswers) -> Statuses:
+    return Statuses(answers.first, answers.bits, answers.unresolvable)
+
+
 def _rows_where(mask: Mask) -> Rows:
     """All rows as a slice, which copies nothing, when it is all of them."""
     rows = np.flatnonzero(mask)
     return slice(0, len(mask)) if len(rows) == len(mask) else rows
-
-
-def _statuses(answers: FilterAnswers) -> Statuses:
-    return Statuses(answers.first, answers.bits, answers.unresolvable)
 
 
 def _is_static(score: WeightedScore) -> bool:

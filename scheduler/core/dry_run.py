@@ -2,7 +2,8 @@
 
 All pods of lower priority are taken away; if the pod fits then, they are put back one by one as long as
 it still does, those first whose eviction would overdraw a disruption budget, each group most important
-first. This goes on for many nodes side by side: the k-th pod of every node is put back at once.
+first. Pods that are leaving already are not put back: their room is as good as free. This goes on for
+many nodes side by side: the k-th pod of every node is put back at once.
 
 What was found of a node holds for the next pod of the same kind and priority too, as long as nothing has
 changed there, so that hundreds of them that preempt one after another look at a few nodes each.
@@ -26,9 +27,11 @@ from scheduler.core.questions import Questions, Statuses, no_rejections
 from scheduler.core.stages import AmountsStage, Places, Stage, TableStage
 from scheduler.core.transaction import Transaction
 
+_NOBODY = np.empty(0, np.intp)
+
 
 class Costs(NamedTuple):
-    """Of evictions on some nodes."""
+    """Of evictions on some nodes. Pods that are leaving already cost nothing."""
 
     violations: NDArray[np.int64]
     """Victims that overdraw a disruption budget."""
@@ -55,6 +58,8 @@ class DryRun:
         self._known = np.empty(0, np.bool_)
         """Rows that were tried and have not changed since."""
         self._fits = np.empty(0, np.bool_)
+        self._helped = np.empty(0, np.bool_)
+        """Rows where somebody has to leave, or does so already."""
         self._statuses = no_rejections(0)
         self._costs = Costs(*(np.empty(0, np.int64) for _ in Costs._fields))
         self._victims = np.empty(0, np.bool_)
@@ -63,7 +68,11 @@ class DryRun:
 
     def begin(self, questions: Questions, budgets: Budgets, curable: Mask) -> None:
         """For another pod of the kind and priority. `curable`: bool[n], nodes where evictions may help."""
-        placed, n = self._placed, len(self._nodes)
+        placed, n, priority = self._placed, len(self._nodes), questions.pod.priority
+        self._questions, self._curable = questions, curable
+        if not placed.any_below(priority):
+            self._eligible = np.zeros(n, np.intp)
+            return
         placed.update()
         if 0 <= self._own < len(self._known):
             self._known[self._own] = False
@@ -82,8 +91,7 @@ class DryRun:
         """The row of the node that the pod itself is nominated to, which is another matter to all others."""
         stale = [self._nodes.row_of.get(name, -1) for name in changed or ()]
         self._known[[row for row in (*stale, self._own) if row >= 0]] = False
-        self._questions, self._curable = questions, curable
-        self._eligible, self._begin = placed.below(questions.pod.priority, n)
+        self._eligible, self._begin = placed.below(priority, n)
         """Of each node: how many pods have a lower priority, and where they begin."""
         if len(self._victims) < len(placed.infos):
             capacity = 2 * len(placed.infos)
@@ -93,7 +101,7 @@ class DryRun:
     @property
     def evictable(self) -> Places:
         """Rows of nodes where evictions may help and there is somebody to evict."""
-        return np.flatnonzero(self._curable & (self._eligible > 0))
+        return np.flatnonzero(self._curable & (self._eligible > 0)) if self._eligible.any() else _NOBODY
 
     def try_amounts(self) -> None:
         """Tries all nodes; only for pods of which nothing matters but amounts."""
@@ -116,12 +124,14 @@ class DryRun:
     def candidates(self) -> tuple[Places, Costs]:
         """The nodes among those tried where evictions help, and what these cost."""
         rows = self._tried()
-        rows = rows[self._fits[rows] & (self._costs.victims[rows] > 0)]
+        rows = rows[self._fits[rows] & self._helped[rows]]
         return rows, self._costs.take(rows)
 
     def victims_on(self, row: int) -> tuple[PodInfo, ...]:
         """Most important first."""
-        return tuple(self._placed.infos[pod] for pod in self._placed.of(row) if self._victims[pod])
+        begin = int(self._begin[row])
+        places = range(begin, begin + int(self._eligible[row]))  # of others nothing is noted
+        return tuple(self._placed.infos[pod] for pod in places if self._victims[pod])
 
     def in_vain(self) -> Statuses:
         """Why evictions do not help on each of the other nodes that were tried."""
@@ -141,6 +151,7 @@ class DryRun:
 
     def _resize(self, n: int) -> None:
         self._known, self._fits = widened(self._known, n), widened(self._fits, n)
+        self._helped = widened(self._helped, n)
         first, bits, unresolvable = self._statuses
         self._statuses = Statuses(widened(first, n), widened(bits, n), widened(unresolvable, n))
         self._costs = Costs(*(widened(column, n) for column in self._costs))
@@ -173,7 +184,7 @@ class DryRun:
             here = places[eligible[places] > k]
             back = order[begin[here] + k]
             stage.move(here, back, 1)
-            must_go = ~stage.ask(here).passing
+            must_go = ~stage.ask(here).passing | self._placed.leaving[back]
             stage.move(here[must_go], back[must_go], -1)
             self._victims[back[must_go]] = True
         self._rate(rows[places], node, pods)
@@ -190,8 +201,10 @@ class DryRun:
 
     def _rate(self, rows: Places, node: Places, pods: Places) -> None:
         """`pods` are all that might have gone from the nodes of `rows`, `node` the place in `rows`."""
-        chosen = self._victims[pods]
-        node, pods, n = node[chosen], pods[chosen], len(rows)
+        n = len(rows)
+        self._helped[rows] = np.bincount(node[self._victims[pods]], minlength=n) > 0
+        chosen = self._victims[pods] & ~self._placed.leaving[pods]
+        node, pods = node[chosen], pods[chosen]
         priority = self._placed.priority[pods]
         highest = np.full(n, np.iinfo(np.int64).min)
         np.maximum.at(highest, node, priority)

@@ -8,12 +8,12 @@ in one go on the live state, so no event can slip in between looking and assumin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from scheduler.api import Namespace, Node, Pod
 from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
+from scheduler.core.decision import Decision, Verdict
 from scheduler.core.mix import ShapeMix
 from scheduler.core.objects import K
 from scheduler.core.plugin import ObjectChange, PostFilterResult, Wake
@@ -30,34 +30,7 @@ from scheduler.core.volumes.plan import VolumePlan
 from scheduler.core.waking import Waking
 from scheduler.quantity import QuantityError
 
-
-class Verdict(Enum):
-    PLACED = "placed"
-    """Assumed on `node`; the bind is to be sent."""
-    UNSCHEDULABLE = "unschedulable"
-    TERMINATING = "terminating"
-    """The pod is being deleted; it is left alone."""
-    ERROR = "error"
-    """A plugin failed; the pod is tried again after a backoff."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    pod: PodInfo
-    verdict: Verdict
-    node: str | None
-    message: str
-    attempts: int
-    waited_s: float
-    """Since the pod was first seen without gates."""
-    rejected_by: frozenset[str] = frozenset()
-    preemption: Preemption | None = None
-    """Only of an unschedulable pod. It is in flight until `Engine.preemption_done` or
-    `preemption_failed` says what came of it."""
-    nominated_node: str | None = None
-    """What `status.nominatedNodeName` is to become; None: as it is, empty: cleared."""
-    volumes: VolumePlan | None = None
-    """What has to be written, and come true, before the bind may be sent."""
+__all__ = ["Decision", "Engine", "Verdict"]
 
 
 class Engine:
@@ -73,8 +46,8 @@ class Engine:
         self.cycles: dict[str, Cycle] = {
             p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
         }
-        self._preempting: dict[str, frozenset[str]] = {}
-        """Pods whose victims are being deleted, and who rejected them."""
+        self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
+        """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
         self._second_looks = {
             name: SecondLook(cycle, self.state, self._post_filters) for name, cycle in self.cycles.items()
@@ -109,6 +82,7 @@ class Engine:
         self._stop_waiting(uid)
         self._restore_objects(uid)
         placed = self.state.remove_pod(uid)
+        self.state.condemned.gone(uid, self._clock())
         if placed is not None:
             self._waking.note(placed.node, Wake.ASSIGNED_POD_REMOVED)
             self._wake_nominated(placed.node)
@@ -201,10 +175,11 @@ class Engine:
         cycle, plan = self.cycles[queued.kind[0]], None
         try:
             placement, result = cycle.place(info, queued.kind[1]), None
-            if placement.node is None:
-                result = self._post_filters.ask(cycle, info, queued.kind[1])
-            else:
+            if placement.node is not None:
                 plan = cycle.plan(info, placement.node)
+            else:
+                self.state.condemned.settle(self._clock())
+                result = self._post_filters.ask(cycle, info, queued.kind[1])
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
@@ -236,7 +211,7 @@ class Engine:
 
     def preemption_done(self, uid: str) -> None:
         """All the victims' deletions were accepted (or needless): the pod waits for their room."""
-        rejected_by = self._preempting.pop(uid, None)
+        _, rejected_by = self._preempting.pop(uid, (None, None))
         queued = self.queue.get(uid)
         if rejected_by is None or queued is None or queued.place is not Place.IN_FLIGHT:
             return
@@ -248,9 +223,11 @@ class Engine:
 
     def preemption_failed(self, uid: str) -> None:
         """A victim's deletion was definitely refused: the pod is tried again after a backoff."""
-        rejected_by = self._preempting.pop(uid, None)
+        preemption, _ = self._preempting.pop(uid, (None, None))
         queued = self.queue.get(uid)
-        if rejected_by is not None and queued is not None and queued.place is Place.IN_FLIGHT:
+        if preemption is not None:
+            self.state.spare(preemption)
+        if preemption is not None and queued is not None and queued.place is Place.IN_FLIGHT:
             self._promises.withdraw(uid)
             self.queue.set_backoff(queued)
 
@@ -279,7 +256,8 @@ class Engine:
             nominated = result.preemption.node
             preemption = replace(result.preemption, displaced=self._displace(info, nominated))
             self._promises.make(info, nominated)
-            self._preempting[info.uid] = placement.rejected_by
+            self._preempting[info.uid] = preemption, placement.rejected_by
+            self.state.condemn(preemption)
         else:
             if result is None or not result.keeps_nomination:
                 nominated = self._promises.take_back(info)
@@ -323,6 +301,8 @@ class Engine:
         node = before.node if before is not None else info.node_name
         change = self.state.confirm(info)
         self._waking.note(node, change)
+        if info.terminating:
+            self.state.condemned.goes(info.uid, self._clock())
         if node != info.node_name:
             self._restore_objects(info.uid)
             self._waking.note(info.node_name, change)
@@ -330,13 +310,15 @@ class Engine:
     def _stop_waiting(self, uid: str) -> None:
         self.queue.remove(uid)
         self._promises.forget(uid)
-        self._preempting.pop(uid, None)
+        preemption, _ = self._preempting.pop(uid, (None, None))
+        if preemption is not None:
+            self.state.spare(preemption)
 
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)
         queued = self.queue.get(info.uid)
         if queued is not None:
-            if info.uid not in self.state.pods:  # assumed, it has its room already
+            if info.uid not in self.state.pods:  # else it has its room, whatever is written before the bind
                 self._promises.follow(queued.info, info)
             self.queue.update(info, kind, concerned=self._concerned(kind[0], queued.info, info))
         elif info.uid not in self.state.pods and not info.terminating:
@@ -374,6 +356,7 @@ class Engine:
         self._restore_objects(uid)
         node = self.state.forget(uid)
         if node is not None:
+            self.state.condemned.spare(uid)
             self._waking.note(node, Wake.ASSIGNED_POD_REMOVED)
 
     def _decision(

@@ -8,7 +8,7 @@ Source of the order: MoreImportantPod (pkg/scheduler/util/utils.go), pods that h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -29,11 +29,19 @@ AMOUNTS_BEFORE_RESOURCES = 3
 
 class PlacedPods:
     """`pods_on(node)`: the pods on a node; `renewed`: names of nodes where a pod was replaced by another
-    version of it that takes the same room, kept by others and emptied here."""
+    version of it that takes the same room, kept by others and emptied here; `priorities`: how many pods
+    on nodes have which priority; `condemned`: uids of pods that are leaving, a change of which renews the
+    node."""
 
     def __init__(
-        self, nodes: NodeTable, pods_on: Callable[[str], Iterable[PodInfo]], renewed: set[str]
+        self,
+        nodes: NodeTable,
+        pods_on: Callable[[str], Iterable[PodInfo]],
+        renewed: set[str],
+        priorities: Mapping[int, int],
+        condemned: Container[str],
     ) -> None:
+        self._priorities, self._condemned = priorities, condemned
         self._nodes, self._pods_on, self._renewed = nodes, pods_on, renewed
         self._generation = -1
         self._resources = nodes.resources
@@ -41,6 +49,8 @@ class PlacedPods:
         self.priority = np.empty(0, np.int64)
         self.start = np.empty(0, np.int64)
         """Seconds since 1970."""
+        self.leaving = np.empty(0, np.bool_)
+        """Whether the pod will be gone in any case."""
         self.amounts = np.empty((0, AMOUNTS_BEFORE_RESOURCES), np.int64)
         """int64[pods, 3 + R]."""
         self.offset = np.empty(0, np.intp)
@@ -79,6 +89,10 @@ class PlacedPods:
             self._read(changed)
         self._generation = nodes.generation
 
+    def any_below(self, priority: int) -> bool:
+        """Whether any pod on a node has a lower priority; in many clusters all have the same."""
+        return any(each < priority for each in self._priorities)
+
     def of(self, row: int) -> range:
         """Rows here of the pods on a node."""
         return range(int(self.offset[row]), int(self.offset[row] + self.count[row]))
@@ -110,12 +124,13 @@ class PlacedPods:
         if end > len(self.priority):
             capacity = max(_MIN_CAPACITY, 2 * end)
             self.priority, self.start = widened(self.priority, capacity), widened(self.start, capacity)
-            self.amounts = widened(self.amounts, capacity)
+            self.amounts, self.leaving = widened(self.amounts, capacity), widened(self.leaving, capacity)
         if end > begin:
             new = self.infos[begin:]
             self.priority[begin:end] = [pod.priority for pod in new]
             self.start[begin:end] = [start_time_s(pod) for pod in new]
             self.amounts[begin:end] = amounts
+            self.leaving[begin:end] = [pod.uid in self._condemned for pod in new]
         self._used = end
 
 

@@ -203,15 +203,15 @@ class FilterPlugin(Plugin):
         """Reason bits and unresolvable flags for the rows of `nodes`, in their order."""
         raise NotImplementedError
 
-    def follow_filter(self, pod: PodInfo, nodes: NodeView) -> FilterFollower:
-        """`filter` for all nodes, and in a form that follows changes. Only for plugins that are not
-        row-local; the default asks `filter` each time."""
-        return AskFilter(self, pod, nodes)
-
     def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
         """Whether another pod's being on some node can make a difference to what `filter` says of this
         one. Only for plugins that are not row-local; yes is always a safe answer."""
         return True
+
+    def follow_filter(self, pod: PodInfo, nodes: NodeView) -> FilterFollower:
+        """`filter` for all nodes, and in a form that follows changes. Only for plugins that are not
+        row-local; the default asks `filter` each time."""
+        return AskFilter(self, pod, nodes)
 
 
 class ScorePlugin(Plugin):

@@ -22,7 +22,7 @@ class PostFilters:
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
-        self._budgets, self._version = Budgets(state.nodes.cluster), 0
+        self._budgets, self._version = Budgets(state.nodes.cluster, state.condemned), (0, 0)
 
     def ask(self, cycle: Cycle, pod: PodInfo, key: Key) -> PostFilterResult | None:
         """The first plugin's answer that is a preemption, else all answers together. None when there is
@@ -46,7 +46,7 @@ class PostFilters:
     def might_help(self, cycle: Cycle, pod: PodInfo, key: Key, rows: NDArray[np.intp]) -> bool:
         """Whether any of them may find something to do on these nodes now."""
         plugins, placed = cycle.profile.post_filters, self._state.placed
-        if not plugins or not len(rows):
+        if not plugins or not len(rows) or not placed.any_below(pod.priority):
             return False
         placed.update()
         lower, _ = placed.below(pod.priority, len(self._state.nodes))
@@ -57,8 +57,8 @@ class PostFilters:
         return any(plugin.might_help(attempt) for plugin in plugins)
 
     def _up_to_date_budgets(self) -> Budgets:
-        cluster = self._state.nodes.cluster
-        version = cluster.version(PodDisruptionBudget)
+        cluster, condemned = self._state.nodes.cluster, self._state.condemned
+        version = cluster.version(PodDisruptionBudget), condemned.version
         if self._version != version:
-            self._budgets, self._version = Budgets(cluster), version
+            self._budgets, self._version = Budgets(cluster, condemned), version
         return self._budgets

@@ -8,16 +8,19 @@ Model: pkg/scheduler/backend/cache/cache.go.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scheduler.api import Node
+from scheduler.core.condemned import Condemned
 from scheduler.core.mix import FrozenMix
 from scheduler.core.nodes import NodeTable
 from scheduler.core.nominations import Nominations
 from scheduler.core.placed_pods import PlacedPods
 from scheduler.core.plugin import Wake
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.preemption import Preemption
 
 
 @dataclass(slots=True)
@@ -39,7 +42,9 @@ class ClusterState:
         self.assumed_count = 0
         self.nominations = Nominations(self.nodes, self._infos_on)
         self._renewed: set[str] = set()
-        self.placed = PlacedPods(self.nodes, self._infos_on, self._renewed)
+        self._priorities: Counter[int] = Counter()
+        self.condemned = Condemned(self.nodes.cluster)
+        self.placed = PlacedPods(self.nodes, self._infos_on, self._renewed, self._priorities, self.condemned)
 
     # ---- nodes
 
@@ -102,6 +107,20 @@ class ClusterState:
             self._displace(placed)
         return placed
 
+    def condemn(self, preemption: Preemption) -> None:
+        """Its victims are leaving from now on."""
+        for victim in preemption.victims:
+            self.condemned.add(victim)
+        self._renewed.add(preemption.node)
+
+    def spare(self, preemption: Preemption) -> None:
+        """It was given up: of its victims those stay that are not terminating."""
+        for victim in preemption.victims:
+            placed = self.pods.get(victim.uid)
+            if placed is not None and not placed.info.terminating:
+                self.condemned.spare(victim.uid)
+        self._renewed.add(preemption.node)
+
     def assume(self, info: PodInfo, node: str) -> None:
         """Takes room for a pod whose bind is about to be sent."""
         self._place(PlacedPod(info, node, assumed=True))
@@ -123,6 +142,7 @@ class ClusterState:
         self.pods[placed.info.uid] = placed
         self._on_node.setdefault(placed.node, {})[placed.info.uid] = placed
         self.assumed_count += placed.assumed
+        self._priorities[placed.info.priority] += 1
         row = self.nodes.row_of.get(placed.node)
         if row is not None:
             self.nodes.add_pod(row, placed.info)
@@ -134,6 +154,9 @@ class ClusterState:
         if not on_node:
             del self._on_node[placed.node]
         self.assumed_count -= placed.assumed
+        self._priorities[placed.info.priority] -= 1
+        if not self._priorities[placed.info.priority]:
+            del self._priorities[placed.info.priority]
         row = self.nodes.row_of.get(placed.node)
         if row is not None:
             self.nodes.add_pod(row, placed.info, -1)
@@ -141,4 +164,4 @@ class ClusterState:
 
 def _takes(info: PodInfo) -> tuple[object, ...]:
     """Everything of a pod that the node table accounts for."""
-    return info.usage, info.nonzero_requests, info.host_ports, info.signature, info.rules
+    return info.usage, info.nonzero_requests, info.host_ports, info.signature, info.priority, info.rules

@@ -44,6 +44,8 @@ def judge(log: Iterable[dict[str, Any]], pods: Iterable[Pod], room: Room) -> tup
     for pod in known.values():
         if pod.node:
             on_node[pod.node][pod.name] = pod
+    condemned: set[str] = set()
+    """Victims of earlier preemptions are leaving anyway."""
     count, wrong = 0, []
     for record in log:
         name = record.get("pod", "").rpartition("/")[2]
@@ -67,7 +69,9 @@ def judge(log: Iterable[dict[str, Any]], pods: Iterable[Pod], room: Room) -> tup
                 future = [*staying, *promised, known[name]]
                 if not _fits(future, room):
                     wrong.append(Wrong(name, ""))
-                wrong += [Wrong(name, v.name) for v in victims if _fits([*future, v], room)]
+                chosen = [victim for victim in victims if victim.name not in condemned]
+                wrong += [Wrong(name, v.name) for v in chosen if _fits([*future, v], room)]
+                condemned.update(victim.name for victim in chosen)
                 nominated[name] = node
     return count, wrong
 

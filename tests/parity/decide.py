@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scheduler.api_objects import ClusterObject
 from scheduler.config import ProfileConfig
 from scheduler.core.budgets import Budgets
-from scheduler.core.cycle import Cycle, run_prefilters
+from scheduler.core.cycle import Cycle
 from scheduler.core.mix import ShapeMix
 from scheduler.core.nodes import CPU, MEMORY, NodeView
 from scheduler.core.plugin import (
@@ -36,6 +36,7 @@ from scheduler.core.plugin import (
 )
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
+from scheduler.core.prefilter import run_prefilters
 from scheduler.core.profile import Profile
 from scheduler.core.requests import nonzero_requests, pod_requests, pod_requests_on_node, scored_requests
 from scheduler.core.state import ClusterState
@@ -139,7 +140,7 @@ def preempt(case: Case) -> Json:
     if result is None:
         return {}
     fresh = Cycle(case.profile, case.state.nodes, case.state.nominations)
-    budgets = Budgets(case.state.nodes.cluster)
+    budgets = Budgets(case.state.nodes.cluster, case.state.condemned)
     attempt = fresh.attempt(case.pod, fresh.read_key(case.pod), case.state.placed, budgets)
     dry_run = attempt.dry_run()
     for row in dry_run.evictable:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scheduler.api_objects import ClusterObject, PersistentVolume
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.volumes.plan import SELECTED_NODE
-from scheduler.core.waking import WAKE_SLICE_S
 from scheduler.plugins.volume_binding import REASON_UNBOUND, REASONS
 from tests.builders import Clock, PodBuilder, make_engine
 from tests.unit.plugins.storing import zoned
@@ -54,7 +51,7 @@ def test_a_volume_is_promised_once() -> None:
     assert matched(decide(engine, with_claims("p2", "c2"))) == {"c2": "v2"}
     third = decide(engine, with_claims("p3", "c3"))
     assert third.verdict is Verdict.UNSCHEDULABLE
-    assert third.message.startswith(f"0/2 nodes are available: 2 {REASONS[1]}. preemption: ")
+    assert third.message.startswith(f"0/2 nodes are available: 2 {REASONS[1]}. ")
     assert third.volumes is None
 
 
@@ -156,7 +153,7 @@ def test_changes_that_can_help_do() -> None:
         if helping == cases[3][1]:
             engine.upsert_object(volume("v"))
             assert decide(engine, with_claims("p", "c")).message.startswith(
-                f"0/2 nodes are available: {REASON_UNBOUND}."
+                f"0/2 nodes are available: {REASON_UNBOUND}. "
             )
         else:
             assert decide(engine, with_claims("p", "c")).verdict is Verdict.UNSCHEDULABLE
@@ -178,32 +175,3 @@ def test_a_pod_that_leaves_makes_room_for_volumes() -> None:
     clock.advance(60)
     engine.remove_pod("uid-of-default/p1")
     assert {decide(engine).node, decide(engine).node} == {"a"}
-
-
-def test_pods_of_one_kind_with_claims_of_their_own_are_checked_in_slices() -> None:
-    clock, pods = Clock(), 12
-    engine = engine_with(*(claim(f"c{i}") for i in range(pods)), storage_class(), clock=clock)
-    for i in range(pods):
-        engine.upsert_pod(with_claims(f"p{i}", f"c{i}").obj())
-    while engine.decide() is not None:
-        pass
-    assert len(engine.queue.unschedulable_kinds()) == 1
-    cycle: Any = engine.cycles["wholepod"]
-    place = cycle.place
-
-    def slow(*args: Any) -> Any:
-        clock.advance(WAKE_SLICE_S / 2)
-        return place(*args)
-
-    cycle.place = slow
-    clock.advance(60)
-    engine.upsert_object(storage_class(provisioner="d"))
-    engine.wake_helped()
-    engine.remove_pod("uid-of-default/p11")  # in between
-    woken = [0]
-    for _ in range(pods):
-        clock.advance(1)
-        woken.append(engine.wake_helped())
-    assert not engine.queue.unschedulable_kinds()
-    assert max(woken) <= 3
-    assert sum(woken) >= pods - 1 - 3
