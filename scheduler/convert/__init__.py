@@ -20,8 +20,8 @@ from scheduler.config import Configuration, ConfigurationError
 from scheduler.convert import plugin_sets
 from scheduler.convert.plugin_sets import DEFAULT_PLUGINS, Weights
 from scheduler.convert.source import KubePlugins, KubePluginSet, KubeProfile, Source, read
-from scheduler.core.plugin import FilterPlugin, Plugin, ScorePlugin
-from scheduler.plugins import DEFAULT_SCORES, FILTERS, PluginError, load
+from scheduler.core.plugin import FilterPlugin, Plugin, PostFilterPlugin, ScorePlugin
+from scheduler.plugins import DEFAULT_SCORES, FILTERS, POST_FILTERS, PluginError, load
 from scheduler.plugins.profiles import build_profile
 
 Json = dict[str, Any]
@@ -31,7 +31,11 @@ ALL_NODES = "all nodes are looked at, always"
 LEASE = "kube-scheduler"
 """SchedulerDefaultLockObjectName: kept, so that the two never run at once."""
 NO_LIMIT_QPS, NO_LIMIT_BURST = 10_000.0, 20_000
-POINTS: Mapping[str, type[Plugin]] = {"filter": FilterPlugin, "score": ScorePlugin}
+POINTS: Mapping[str, type[Plugin]] = {
+    "filter": FilterPlugin,
+    "postFilter": PostFilterPlugin,
+    "score": ScorePlugin,
+}
 """Extension points that have plugins here."""
 FIXED = {
     "preEnqueue": ("SchedulingGates", "pods with scheduling gates always wait"),
@@ -41,7 +45,7 @@ FIXED = {
 """Extension point → the only plugin of kube-scheduler's that is done there, whatever the file says."""
 FOLLOWING = {"preFilter": "filter", "preScore": "score", "reserve": "filter", "preBind": "filter"}
 """Extension points whose work is done by the plugins of another."""
-ABSENT = ("postFilter", "permit", "postBind", "placementGenerate", "placementScore", "podGroupPostFilter")
+ABSENT = ("permit", "postBind", "placementGenerate", "placementScore", "podGroupPostFilter")
 PERMANENT = ("UnsupportedRules",)
 """Filters of ours that kube-scheduler has no name for."""
 
@@ -113,6 +117,9 @@ class _Converter:
         ours = self._plugins((*at, "plugins"), profile.plugins)
         changes = {
             "filter": plugin_sets.changes(dict.fromkeys(FILTERS, 1), ours["filter"], ordered=True),
+            "postFilter": plugin_sets.changes(
+                dict.fromkeys(POST_FILTERS, 1), ours["postFilter"], ordered=True
+            ),
             "score": plugin_sets.changes(DEFAULT_SCORES["kube"], ours["score"], ordered=False),
         }
         plugins = {point: msgspec.to_builtins(each) for point, each in changes.items()}

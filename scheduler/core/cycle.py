@@ -130,6 +130,10 @@ class Cycle:
         if n == 0:
             return Placement(None, NO_NODES)
         key = self.read_key(pod) if key is None else key
+        if self._kinds.get(key) is None:
+            only = self._only_node(pod)
+            if only is not None and self.rejected_by(pod, only) is None:
+                return Placement(self._nodes.names[only[0]])
         answers = self._answers(pod, key)
         prefiltered = self._prefiltered(pod, answers)
         prefilter = prefiltered.result
@@ -264,6 +268,15 @@ class Cycle:
             return None
         rows = self._rows_named(prefilter.node_names)
         return rows if own < 0 or own in rows else np.append(rows, own)
+
+    def _only_node(self, pod: PodInfo) -> NDArray[np.intp] | None:
+        """The row of the one node that the pod can go to, as its spec says. Each pod of a DaemonSet is of
+        its own kind, so that looking at all nodes for it would be for nothing."""
+        names = run_prefilters(self.profile, pod, self._nodes.view()).result.node_names
+        if names is None or len(names) != 1 or self._own_row(pod) >= 0:
+            return None
+        rows = self._rows_named(names)
+        return rows if len(rows) else None
 
     def _prefiltered(self, pod: PodInfo, answers: _Answers) -> PreFilterAnswer:
         """The kind's answer, unless what concerns this very pod may change it."""

@@ -3,11 +3,6 @@
 It is synchronous and does no I/O. Deltas of the watch go in (`upsert_pod`, `remove_node`, …),
 decisions come out (`decide`), and what became of them comes back (`bind_failed`). A decision is made
 in one go on the live state, so no event can slip in between looking and assuming.
-
-Waking: a waiting pod is woken only when something happened that one of the plugins that rejected the
-pod names in `wakes_on`, and the pod's filters now pass: on the very nodes where it happened, or, for
-plugins that look beyond a node (affinity, spreading), on any. This is checked once per kind of pod,
-not per pod, and no more often than the checks' own cost allows.
 """
 
 from __future__ import annotations
@@ -15,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scheduler.api import Namespace, Node, Pod
 from scheduler.api_objects import ClusterObject
 from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.decision import Decision, Verdict
 from scheduler.core.mix import ShapeMix
-from scheduler.core.objects import WAKES, K, ObjectChanges
+from scheduler.core.objects import K
 from scheduler.core.plugin import ObjectChange, PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
@@ -35,14 +27,10 @@ from scheduler.core.second_look import SecondLook
 from scheduler.core.state import ClusterState
 from scheduler.core.volumes.assume import assume_plan
 from scheduler.core.volumes.plan import VolumePlan
+from scheduler.core.waking import Waking
 from scheduler.quantity import QuantityError
 
-__all__ = ["WAKE_SLICE_S", "Decision", "Engine", "Verdict"]
-
-WAKE_SHARE = 4
-"""Wake checks may take one part in so many of the loop's time when events and kinds are plenty."""
-WAKE_SLICE_S = 0.01
-"""And so long at a time: a change of all nodes, looked at for a thousand kinds, takes seconds."""
+__all__ = ["Decision", "Engine", "Verdict"]
 
 
 class Engine:
@@ -58,37 +46,17 @@ class Engine:
         self.cycles: dict[str, Cycle] = {
             p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
         }
-        self._filters = {p.scheduler_name: {f.name: f for f in p.filters} for p in profiles}
-        self._wakes_on: dict[str, dict[str, Wake]] = {
-            p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
-        }
-        self._wakes_anywhere: dict[str, frozenset[str]] = {
-            p.scheduler_name: frozenset(f.name for f in p.filters if not f.row_local) for p in profiles
-        }
-        """Plugins of a profile that events on one node may turn around on others."""
-        self._helpful: dict[str, Wake] = {}
-        """Node name → what has happened to it since the last wake check began."""
-        self._happened = Wake.NOTHING
-        """All of that together, and what happened to nodes that are gone."""
-        self._changed: dict[str, Wake] = {}
-        self._changes = Wake.NOTHING
-        """The same for the wake check under way, and the kinds it has yet to look at."""
-        self._to_check: list[Kind] = []
-        self._objects_happened, self._objects_changed = ObjectChanges(), ObjectChanges()
-        """Of objects beside nodes and pods: what has happened since, and in the check under way."""
-        self._awaited = Wake.NOTHING
-        """What the plugins that rejected sleeping pods wait for; maybe more, never less."""
-        self._awaited_by_unchecked = Wake.NOTHING
-        """The same of the kinds that the wake check under way has not come to."""
-        self._next_wake_check = clock()
         self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
         """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
         self._second_looks = {
             name: SecondLook(cycle, self.state, self._post_filters) for name, cycle in self.cycles.items()
         }
+        self._waking = Waking(
+            profiles, queue, self._second_looks, row_of=self.state.nodes.row_of, clock=clock
+        )
         self._promises = Promises(
-            self.state.nominations, lambda node: self._note(node, Wake.ASSIGNED_POD_REMOVED)
+            self.state.nominations, lambda node: self._waking.note(node, Wake.ASSIGNED_POD_REMOVED)
         )
 
     # ---- what the watch says
@@ -116,7 +84,7 @@ class Engine:
         placed = self.state.remove_pod(uid)
         self.state.condemned.gone(uid, self._clock())
         if placed is not None:
-            self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
+            self._waking.note(placed.node, Wake.ASSIGNED_POD_REMOVED)
             self._wake_nominated(placed.node)
 
     def upsert_namespace(self, namespace: Namespace) -> None:
@@ -137,16 +105,16 @@ class Engine:
         metadata, cluster = item.metadata, self.state.nodes.cluster
         before = cluster.get(type(item), metadata.name, metadata.namespace)
         if cluster.upsert(item):
-            self._note_object(type(item), ObjectChange(before, item))
+            self._waking.note_object(type(item), ObjectChange(before, item))
 
     def remove_object(self, item: ClusterObject) -> None:
         if self.state.nodes.cluster.remove(type(item), item.metadata):
-            self._note_object(type(item), ObjectChange(item, None))
+            self._waking.note_object(type(item), ObjectChange(item, None))
 
     def replace_objects(self, kind: type[K], items: Iterable[K]) -> None:
         """A complete list of a kind, as for pods."""
         if self.state.nodes.cluster.replace(kind, items):
-            self._note_object(kind)
+            self._waking.note_object(kind)
 
     def knows(self, uid: str) -> bool:
         """Whether the pod waits or has a node here."""
@@ -169,13 +137,13 @@ class Engine:
 
     def upsert_node(self, node: Node) -> None:
         """Added or modified. Raises QuantityError when its allocatable can't be read."""
-        self._note(node.metadata.name, self.state.upsert_node(node))
+        self._waking.note(node.metadata.name, self.state.upsert_node(node))
 
     def remove_node(self, name: str) -> None:
-        self._helpful.pop(name, None)
+        self._waking.forget_node(name)
         self.state.nominations.drop_all(name)
         self.state.remove_node(name)
-        self._happened |= self._if_awaited(Wake.NODE_REMOVED)
+        self._waking.note_anywhere(Wake.NODE_REMOVED)
 
     def replace_nodes(self, nodes: Iterable[Node]) -> list[tuple[Node, QuantityError]]:
         """A complete list, as for pods."""
@@ -222,7 +190,7 @@ class Engine:
         if plan is not None:
             assume_plan(plan, self.state.nodes.cluster, owner=info.uid)
         self.state.assume(info, placement.node)
-        self._note(placement.node, Wake.ASSIGNED_POD_ADDED)
+        self._waking.note(placement.node, Wake.ASSIGNED_POD_ADDED)
         return self._decision(queued, Verdict.PLACED, placement, plan)
 
     def bind_failed(self, uid: str) -> None:
@@ -264,37 +232,15 @@ class Engine:
             self.queue.set_backoff(queued)
 
     def wake_helped(self) -> int:
-        """Wakes pods that what happened has helped; returns how many.
-
-        Goes through the sleeping kinds for at most `WAKE_SLICE_S` and takes up the rest next time.
-        """
-        start = self._clock()
-        if start < self._next_wake_check or not (self._to_check or self._happened):
-            return 0
-        if not self._to_check:
-            self._changed, self._helpful = self._helpful, {}
-            self._changes, self._happened = self._happened, Wake.NOTHING
-            self._objects_changed, self._objects_happened = self._objects_happened, ObjectChanges()
-            self._awaited_by_unchecked, self._awaited = self._awaited, Wake.NOTHING
-            self._to_check = self.queue.unschedulable_kinds()
-        rows_of: dict[Wake, NDArray[np.intp]] = {}
-        woken, end = 0, start
-        while self._to_check and end - start <= WAKE_SLICE_S:
-            woken += self._wake_if_helped(self._to_check.pop(), rows_of)
-            end = self._clock()
-        if not self._to_check:
-            self._awaited_by_unchecked = Wake.NOTHING
-        self._next_wake_check = end + (end - start) * (WAKE_SHARE - 1)
-        return woken
+        """Wakes pods that what happened has helped, as far as a slice of time allows; returns how many."""
+        return self._waking.wake_helped()
 
     def next_due(self) -> float | None:
         """The clock's time at which `decide` may have something to do without any event."""
         if self.queue.has_active():
             return self._clock()
-        due = self.queue.next_due()
-        if self._to_check or self._happened:
-            return self._next_wake_check if due is None else min(due, self._next_wake_check)
-        return due
+        dues = [due for due in (self.queue.next_due(), self._waking.due) if due is not None]
+        return min(dues, default=None)
 
     # ---- internals
 
@@ -324,7 +270,7 @@ class Engine:
 
     def _put_to_sleep(self, queued: QueuedPod, rejected_by: frozenset[str]) -> None:
         self.queue.set_unschedulable(queued, rejected_by)
-        self._awaited |= self._wanted(queued.kind[0], rejected_by)
+        self._waking.wait_for_help(queued.kind[0], rejected_by)
 
     def _displace(self, info: PodInfo, node: str) -> tuple[PodInfo, ...]:
         """Waiting pods of lower priority that are nominated to the node have to look for another one."""
@@ -347,47 +293,6 @@ class Engine:
                 if all(victim.priority >= pod.priority for victim in leaving):
                     self.queue.wake([queued], "VictimsGone")
 
-    def _wake_if_helped(self, kind: Kind, rows_of: dict[Wake, NDArray[np.intp]]) -> int:
-        """`rows_of`: rows that any of some events happened to, kept from kind to kind."""
-        asleep = self.queue.asleep(kind)
-        if asleep is None:
-            return 0  # woken otherwise in the meantime
-        pods, rejected_by = asleep
-        name, key = kind
-        wanted = self._wanted(name, rejected_by)
-        anywhere = self._changes & self._wanted(
-            name, rejected_by & self._wakes_anywhere[name], new=Wake.NOTHING
-        )
-        rows = rows_of.get(wanted)
-        if rows is None:
-            row_of = self.state.nodes.row_of
-            helped = [row_of[n] for n, event in self._changed.items() if event & wanted and n in row_of]
-            rows = rows_of[wanted] = np.array(helped, np.intp)
-        if not (len(rows) or anywhere):
-            self._awaited |= wanted
-            return 0
-        woken, second_look = 0, self._second_looks[name]
-        for alike in second_look.groups(pods, None if anywhere else rows):
-            info, where = next(iter(alike)).info, None if anywhere & ~Wake.OBJECT_ANY else rows
-            if anywhere and where is not None and self._objects_may_help(name, rejected_by, info):
-                where = None
-            if where is not None and not len(where):
-                self._awaited |= wanted
-                continue
-            still = second_look.rejected_by(info, key, where)
-            if still is None or second_look.might_be_helped(info, key, rows):
-                woken += self.queue.wake(alike, "NodeChange")
-            else:
-                # One reason has gone and another has shown: from now on it is that which must go.
-                self.queue.note_rejections(kind, still)
-                self._awaited |= wanted | self._wanted(name, still)
-        return woken
-
-    def _objects_may_help(self, name: str, rejected_by: Iterable[str], info: PodInfo) -> bool:
-        """Whether any of the objects that have changed may turn any of these rejections around."""
-        filters = self._filters[name]
-        return any(self._objects_changed.may_help(filters[plugin], info) for plugin in rejected_by)
-
     def _upsert_assigned(self, info: PodInfo) -> None:
         self._stop_waiting(info.uid)
         before = self.state.pods.get(info.uid)
@@ -395,12 +300,12 @@ class Engine:
             self._observe(info)
         node = before.node if before is not None else info.node_name
         change = self.state.confirm(info)
+        self._waking.note(node, change)
         if info.terminating:
             self.state.condemned.goes(info.uid, self._clock())
-        self._note(node, change)
         if node != info.node_name:
             self._restore_objects(info.uid)
-            self._note(info.node_name, change)
+            self._waking.note(info.node_name, change)
 
     def _stop_waiting(self, uid: str) -> None:
         self.queue.remove(uid)
@@ -429,16 +334,9 @@ class Engine:
             cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
         )
 
-    def _wanted(self, name: str, plugins: Iterable[str], *, new: Wake = Wake.NODE_ADD) -> Wake:
-        """What may turn these plugins' rejections around; nobody has rejected a `new` node yet."""
-        wakes_on, wanted = self._wakes_on[name], new
-        for plugin in plugins:
-            wanted |= wakes_on[plugin]
-        return wanted
-
     def _set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         if self.state.nodes.pods.set_namespace(name, labels):
-            self._happened |= self._if_awaited(Wake.NAMESPACE_LABELS)
+            self._waking.note_anywhere(Wake.NAMESPACE_LABELS)
 
     def _observe(self, info: PodInfo) -> None:
         """Counts a pod into the mix of shapes, which freezes a new epoch now and then."""
@@ -452,30 +350,14 @@ class Engine:
     def _restore_objects(self, uid: str) -> None:
         """The pod's plan is void: its volumes are there for others again."""
         for kind in self.state.nodes.cluster.restore(uid):
-            self._note_object(kind)
+            self._waking.note_object(kind)
 
     def _forget(self, uid: str) -> None:
         self._restore_objects(uid)
         node = self.state.forget(uid)
         if node is not None:
             self.state.condemned.spare(uid)
-            self._note(node, Wake.ASSIGNED_POD_REMOVED)
-
-    def _if_awaited(self, event: Wake) -> Wake:
-        return event & (self._awaited | self._awaited_by_unchecked)
-
-    def _note_object(self, kind: type[ClusterObject], change: ObjectChange | None = None) -> None:
-        """`change` is None when many may have changed."""
-        event = self._if_awaited(WAKES.get(kind, Wake.NOTHING))
-        if event:
-            self._happened |= event
-            self._objects_happened.note(kind, change)
-
-    def _note(self, node: str, event: Wake) -> None:
-        event = self._if_awaited(event)
-        if event and node in self.state.nodes.row_of:
-            self._helpful[node] = self._helpful.get(node, Wake.NOTHING) | event
-            self._happened |= event
+            self._waking.note(node, Wake.ASSIGNED_POD_REMOVED)
 
     def _decision(
         self, queued: QueuedPod, verdict: Verdict, placement: Placement, plan: VolumePlan | None = None

@@ -49,7 +49,7 @@ _TOUCHED_KEPT = 4096
 class NodeTable:
     """Mutable columns of all nodes; `view` hands them to plugins."""
 
-    def __init__(self, mix: FrozenMix) -> None:
+    def __init__(self, mix: FrozenMix, cluster: ClusterObjects | None = None) -> None:
         self.mix = mix
         self.names: list[str] = []
         self.row_of: dict[str, int] = {}
@@ -80,7 +80,7 @@ class NodeTable:
         self.ports: list[Counter[HostPort]] = []
         self.images = ImageTable()
         self.pods = PodIndex(self.row_of, capacity)
-        self.cluster = ClusterObjects()
+        self.cluster = ClusterObjects() if cluster is None else cluster
         self.volumes = VolumeIndex(self.row_of, capacity, self.cluster)
 
     def __len__(self) -> int:
@@ -99,9 +99,7 @@ class NodeTable:
 
     def sketch(self) -> NodeTable:
         """An empty table of the same cluster, for rows that are to be thought through."""
-        table = NodeTable(self.mix)
-        table.cluster = self.cluster
-        return table
+        return NodeTable(self.mix, self.cluster)
 
     def view(self, rows: Rows | None = None) -> NodeView:
         """All rows, or the given ones (a slice shares memory, an index array copies)."""

@@ -7,13 +7,14 @@ have changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.filter_answers import PASSES
+from scheduler.core.following import FilterFollower
 from scheduler.core.nodes import NodeTable, NodeView
 from scheduler.core.plugin import Bits, FilterPlugin, FilterResult, Mask
 from scheduler.core.pod_info import PodInfo
@@ -96,6 +97,9 @@ class Questions:
         self.static, self.usage, self.remote = static, usage, remote
         self.rows_passed = 0
         """How many rows filters that look at other nodes have gone through."""
+        self._followers: dict[int, FilterFollower] = {}
+        self._followed: Hashable = None
+        """While this stays the same, it is only pods under rules that are known that come and go."""
 
     @property
     def amounts_only(self) -> bool:
@@ -119,13 +123,11 @@ class Questions:
 
     def everybody(self, rows: NDArray[np.intp]) -> Statuses:
         """Of these rows, by all filters."""
-        statuses, everything = self.row_local(rows), self._nodes.view()
+        statuses = self.row_local(rows)
         for index, plugin in self.remote:
-            if not (statuses.first > index).any():
-                continue
-            self.rows_passed += everything.count
-            bits, unresolvable = plugin.filter(self.pod, everything)
-            statuses.merge_filter(index, FilterResult(bits[rows], unresolvable[rows]))
+            if (statuses.first > index).any():
+                follower = self._follow(index, plugin)
+                statuses.merge_filter(index, FilterResult(follower.bits[rows], follower.unresolvable[rows]))
         return statuses
 
     def with_pods(self, what_if: Transaction, row: int, pods: Iterable[PodInfo]) -> Statuses:
@@ -136,3 +138,18 @@ class Questions:
         statuses = self.everybody(np.array([row], np.intp))
         what_if.rollback(checkpoint)
         return statuses
+
+    def _follow(self, index: int, plugin: FilterPlugin) -> FilterFollower:
+        """What the filter says of all nodes: from one question to the next a few pods come and go."""
+        nodes = self._nodes
+        now = nodes.layout, nodes.pods.version, nodes.cluster.changes
+        if self._followed != now:
+            self._followers.clear()
+            self._followed = now
+        follower = self._followers.get(index)
+        rows = follower.catch_up() if follower is not None else None
+        if follower is None or rows is None:
+            follower = self._followers[index] = plugin.follow_filter(self.pod, nodes.view())
+            rows = slice(0, len(nodes))
+        self.rows_passed += rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        return follower

@@ -28,7 +28,7 @@ from scheduler.core.plugin import FilterPlugin, FilterResult, ObjectChange, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.volumes.claims import attachable_of
 from scheduler.core.volumes.hints import may_help
-from scheduler.core.volumes.pod_volumes import ClaimUse
+from scheduler.core.volumes.pod_volumes import NO_VOLUMES, ClaimUse
 from scheduler.core.volumes.reach import csi_nodes
 from scheduler.core.volumes.sources import Attachable, UntranslatableVolume
 
@@ -63,7 +63,7 @@ class NodeVolumeLimits(FilterPlugin):
 
     def context(self, pod: PodInfo, nodes: NodeView) -> tuple[Hashable, ...]:
         volumes = pod.volumes
-        if not (volumes.claims or volumes.attached or volumes.untranslatable):
+        if volumes is NO_VOLUMES or not (volumes.claims or volumes.attached or volumes.untranslatable):
             return ()
         return volumes.claims, volumes.attached, volumes.untranslatable
 

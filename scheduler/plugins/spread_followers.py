@@ -125,7 +125,7 @@ class SpreadRank(RankFollower):
     ) -> None:
         domains = [Domains(nodes, c.topology_key, with_unlabelled=lenient) for c in constraints]
         self._ranked = np.ones(nodes.count, np.bool_) if lenient else _in_all(domains)
-        self._lenient = lenient
+        self._all_ranked, self._lenient = bool(self._ranked.all()), lenient
         included = _Included(pod, nodes, self._ranked)
         self._sorts = [
             (_Hosts if constraint.topology_key == HOSTNAME else _Sort)(
@@ -173,8 +173,10 @@ class SpreadRank(RankFollower):
         score = np.zeros_like(self._raw[rows], np.float64)
         for sort, weight in zip(self._sorts, self._weights, strict=True):
             weighed = sort.amounts[rows] * weight + (sort.constraint.max_skew - 1)
-            score += np.where(sort.domains.labelled[rows], weighed, 0) if self._lenient else weighed
-        return np.where(self._ranked[rows], _rounded(score), 0)
+            if self._lenient and not sort.everywhere:
+                weighed = np.where(sort.domains.labelled[rows], weighed, 0)
+            score += weighed
+        return _rounded(score) if self._all_ranked else np.where(self._ranked[rows], _rounded(score), 0)
 
 
 class _Sort:
@@ -182,6 +184,7 @@ class _Sort:
 
     def __init__(self, constraint: SpreadConstraint, domains: Domains, tally: Tally, counted: Mask) -> None:
         self.constraint, self.domains = constraint, domains
+        self.everywhere = bool(domains.labelled.all())
         self._sums = DomainSums(domains, tally, counted)
         self.amounts = self._sums.per_node
         """int64[n]: matching pods in the node's domain."""
@@ -208,6 +211,7 @@ class _Hosts(_Sort):
 
     def __init__(self, constraint: SpreadConstraint, domains: Domains, tally: Tally, _: Mask) -> None:
         self.constraint, self.domains = constraint, domains
+        self.everywhere = bool(domains.labelled.all())
         self._tally, self._seen = tally, tally.version
         self.amounts = tally.amounts[: len(domains.ids)].copy()
 
@@ -271,9 +275,9 @@ def _same(rows: Rows, others: Rows | None) -> bool:
 
 
 def _rounded(score: NDArray[np.float64]) -> Scores:
-    """Go's math.Round of what is not negative: halves away from zero."""
-    whole = np.floor(score)
-    return (whole + (score - whole >= 0.5)).astype(np.int64)
+    """Go's math.Round, halves away from zero, of scores: none lies between 0 and ½, where adding ½ may
+    round up what lies just below it (a single pod counts at least ln 2)."""
+    return (score + 0.5).astype(np.int64)
 
 
 def _inverted(raw: Scores) -> Scores:
@@ -281,4 +285,7 @@ def _inverted(raw: Scores) -> Scores:
     lowest, highest = int(raw.min()), int(raw.max())
     if highest == 0:
         return np.full_like(raw, MAX_NODE_SCORE)
+    if highest - lowest < len(raw):  # one division for each value there may be, not for each node
+        values = np.arange(highest, lowest - 1, -1)
+        return np.asarray((MAX_NODE_SCORE * values // highest)[raw - lowest], np.int64)
     return np.asarray(MAX_NODE_SCORE * (highest + lowest - raw) // highest, np.int64)

@@ -130,6 +130,9 @@ class VolumeBinding(FilterPlugin, ScorePlugin):
                 return not_owned(use, pod.name)
         return REASON_UNBOUND if sort_claims(pod.volumes.claims, nodes).overdue else None
 
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        return False
+
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return REASONS
 

@@ -17,7 +17,7 @@ from scheduler.core.plugin import FilterPlugin, FilterResult, ObjectChange, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.volumes.claims import READ_WRITE_ONCE_POD
 from scheduler.core.volumes.hints import may_help
-from scheduler.core.volumes.pod_volumes import ClaimUse, Disk
+from scheduler.core.volumes.pod_volumes import NO_VOLUMES, ClaimUse, Disk
 
 REASON_DISK = "node(s) had no available disk"
 REASON_IN_USE = (
@@ -35,6 +35,8 @@ class VolumeRestrictions(FilterPlugin):
     wakes_on = Wake.NODE_ADD | Wake.ASSIGNED_POD_REMOVED | Wake.VOLUME_CLAIM
 
     def context(self, pod: PodInfo, nodes: NodeView) -> tuple[Hashable, ...]:
+        if pod.volumes is NO_VOLUMES:
+            return ()
         claims, disks = pod.volumes.shared_claims, pod.volumes.disks
         return (claims, disks) if claims or disks else ()
 

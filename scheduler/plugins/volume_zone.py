@@ -19,6 +19,7 @@ from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, ObjectChange
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.volumes.claims import WAIT_FOR_FIRST_CONSUMER, class_of_claim
 from scheduler.core.volumes.hints import may_help
+from scheduler.core.volumes.pod_volumes import NO_VOLUMES
 from scheduler.core.volumes.sources import OLD_REGION, OLD_ZONE, REGION, ZONE, ZONES_DELIMITER
 
 REASON = "node(s) had no available volume zone"
@@ -41,7 +42,7 @@ class VolumeZone(FilterPlugin):
     wakes_on = Wake.NODE_ADD | Wake.NODE_LABELS | Wake.VOLUME_CLAIM | Wake.VOLUME | Wake.STORAGE_CLASS
 
     def context(self, pod: PodInfo, nodes: NodeView) -> tuple[Hashable, ...]:
-        return pod.volumes.shared_claims
+        return () if pod.volumes is NO_VOLUMES else pod.volumes.shared_claims
 
     def applies(self, pod: PodInfo) -> bool:
         return False  # the context tells
@@ -61,6 +62,9 @@ class VolumeZone(FilterPlugin):
             if text is not None:
                 return text
         return None
+
+    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
+        return False
 
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return (REASON,)

@@ -92,6 +92,8 @@ def measure(scheduler: str, shape: Shape) -> Run:
             startup_cpu_s = 0.0
             try:
                 while min(bound.count, told.count) < shape.pods:
+                    if process.status() == psutil.STATUS_ZOMBIE:
+                        raise click.ClickException(f"{scheduler} ended by itself")
                     if not bound.count:
                         startup_cpu_s = _cpu_s(process)
                     if time.monotonic() - started > GIVE_UP_AFTER_S:

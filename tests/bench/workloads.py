@@ -31,13 +31,19 @@ _DEVOPS = {"team": "devops"}
 
 @dataclass(frozen=True)
 class Template:
-    """What pods of a workload look like; `requests` may tell one from another by its number."""
+    """What pods of a workload look like; `requests` may tell one from another by its number, and `pinned`
+    sends each to the node of its number, as the DaemonSet controller does."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     requests: Callable[[int], Mapping[str, str]] = lambda _: ALIKE
     spec: Mapping[str, Any] = field(default_factory=dict)
+    pinned: bool = False
 
     def manifest(self, name: str, number: int, *, namespace: str, scheduler_name: str, **spec: Any) -> Json:
+        if self.pinned:
+            this = {"key": "metadata.name", "operator": "In", "values": [node_name(number)]}
+            terms = {"nodeSelectorTerms": [{"matchFields": [this]}]}
+            spec = {"affinity": {"nodeAffinity": {_REQUIRED: terms}}, **spec}
         return pod_manifest(
             name,
             self.requests(number),
@@ -108,7 +114,7 @@ class Shape:
         for i in range(self.nodes):
             labels = {ZONE: self.zones[i % len(self.zones)]} if self.zones else {}
             taints = [{"key": "foo", "effect": "NoSchedule"}] if i >= self.nodes - self.tainted else []
-            yield node_manifest(f"node-{i:05}", labels=labels, taints=taints, pods=self.node_pods)
+            yield node_manifest(node_name(i), labels=labels, taints=taints, pods=self.node_pods)
 
     def namespaces(self) -> dict[str, Mapping[str, str]]:
         """Name → labels."""
@@ -122,7 +128,7 @@ class Shape:
         for group in self.placed:
             for i in range(group.count):
                 namespace = f"{BEFORE}-{i % group.namespaces}"
-                node = f"node-{number % self.nodes:05}"
+                node = node_name(number % self.nodes)
                 yield group.template.manifest(
                     f"before-{number:05}",
                     number,
@@ -140,6 +146,10 @@ class Shape:
     def measured_pods(self, scheduler_name: str) -> Iterator[Json]:
         for i in range(self.pods):
             yield self.measured.manifest(f"pod-{i:05}", i, namespace=MEASURED, scheduler_name=scheduler_name)
+
+
+def node_name(number: int) -> str:
+    return f"node-{number:05}"
 
 
 def service_manifest(name: str, namespace: str) -> Json:
@@ -311,6 +321,7 @@ _ALL = (
         zones=_MOONS,
         service=True,
     ),
+    Shape("daemonset", "SchedulingDaemonset, but a node for each pod", Template(pinned=True)),
     Shape("different", "SchedulingBasic, but no two requests alike", _DIFFERENT),
     Shape(
         "gated",

@@ -119,23 +119,24 @@ def test_the_scheduler_ends_while_a_pod_waits(storage: Storage, log: Path, how: 
         storage.wait_event("pod", "Scheduled")
 
 
-def test_the_scheduler_is_killed_between_volume_and_claim(storage: Storage, log: Path) -> None:
-    """Volumes are written at one a second, so it dies with the first reserved and the second free."""
-    slowly = ("--leader-elect=false", "--kube-api-qps=0.5", "--kube-api-burst=1", "--scheduler-name=slow")
+def test_the_scheduler_is_killed_between_two_volumes(storage: Storage, tmp_path: Path) -> None:
+    """It writes so slowly that it dies with the first volume reserved and the second still free."""
     storage.node("a", **host("a"))
     for disk in ("disk-1", "disk-2"):
         storage.volume(disk, on="a")
     for claim in ("one", "two"):
         storage.claim(claim, "local")
-    with Scheduler(*slowly, kubeconfig=storage.plane.kubeconfig, log=log) as scheduler:
-        storage.consumer("pod", "one", "two", scheduler_name="slow")
+    name, kubeconfig = "--scheduler-name=mortal", storage.plane.kubeconfig
+    slowly = ("--leader-elect=false", "--kube-api-qps=0.2", "--kube-api-burst=1", name)
+    with Scheduler(*slowly, kubeconfig=kubeconfig, log=tmp_path / "first.log") as first:
+        storage.consumer("pod", "one", "two", scheduler_name="mortal")
         taken = storage.volumes.wait(
-            lambda seen: [name for name, volume in seen.items() if "claimRef" in volume["spec"]],
+            lambda seen: [disk for disk, volume in seen.items() if "claimRef" in volume["spec"]],
             "one is taken",
         )
-        scheduler.kill()
-        assert len(taken) == 1
-        scheduler.start()
+        first.kill()
+    assert len(taken) == 1
+    with Scheduler(*FLAGS, name, kubeconfig=kubeconfig, log=tmp_path / "second.log"):
         storage.wait_bound("pod")
     assert {storage.volume_of("one"), storage.volume_of("two")} == {"disk-1", "disk-2"}
 

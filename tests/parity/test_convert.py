@@ -29,15 +29,20 @@ SCORES = [name for name, plugin in BUILT_IN.items() if issubclass(plugin, ScoreP
 def random_profile(rng: Random) -> Json:
     """Disables and enables plugins here and there; often the same one in several places."""
     plugins: Json = {}
-    known = {"multiPoint": list(DEFAULT_PLUGINS), "filter": FILTERS, "score": SCORES}
+    known = {
+        "multiPoint": list(DEFAULT_PLUGINS),
+        "filter": FILTERS,
+        "postFilter": ["DefaultPreemption", "DynamicResources"],
+        "score": SCORES,
+    }
     for point, names in known.items():
         names = [name for name in names if name in DEFAULT_PLUGINS and name not in NEEDED]
         given: Json = {}
         if rng.random() < 0.5:
-            off = rng.sample(names, rng.choice([1, 1, 2, 4]))
+            off = rng.sample(names, min(len(names), rng.choice([1, 1, 2, 4])))
             given["disabled"] = [{"name": name} for name in (["*"] if rng.random() < 0.3 else off)]
         if rng.random() < 0.6:
-            on = rng.sample(names, rng.choice([1, 2, 3]))
+            on = rng.sample(names, min(len(names), rng.choice([1, 2, 3])))
             if point == "multiPoint" and given.get("disabled") == [{"name": "*"}]:
                 on += NEEDED
             given["enabled"] = [_enabled(rng, name, weighed=point != "filter") for name in on]
@@ -68,6 +73,9 @@ def test_converted_profiles_run_the_same_plugins() -> None:
             [profile] = parse(json.dumps(converted.document)).profiles
             ours = build_profile(profile)
             filters = [plugin.name for plugin in ours.filters]
+            assert [plugin.name for plugin in ours.post_filters] == [
+                name for name in kube["postFilter"] if name in BUILT_IN
+            ], document
             assert filters[0] == "UnsupportedRules"
             assert filters[1:] == [name for name in kube["filter"] if name in FILTERS], document
             assert {score.plugin.name: score.weight for score in ours.scores} == {

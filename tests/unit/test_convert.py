@@ -167,6 +167,16 @@ def test_multi_point() -> None:
     assert [plugin.name for plugin in profile.filters] == [name for name in default if name != "NodePorts"]
 
 
+@pytest.mark.parametrize("point", ["postFilter", "multiPoint"])
+def test_without_preemption(point: str) -> None:
+    assert [plugin.name for plugin in DEFAULT.post_filters] == ["DefaultPreemption"]
+    profile, notes = built(
+        f"profiles: [{{plugins: {{{point}: {{disabled: [{{name: DefaultPreemption}}]}}}}}}]"
+    )
+    assert notes == []
+    assert profile.post_filters == []
+
+
 def test_filters_in_another_order() -> None:
     profile, notes = built(
         """
@@ -208,6 +218,8 @@ def test_arguments_of_plugins() -> None:
                     requiredDuringSchedulingIgnoredDuringExecution:
                       nodeSelectorTerms:
                       - matchExpressions: [{key: pool, operator: In, values: [foo]}]
+              - name: DefaultPreemption
+                args: {minCandidateNodesPercentage: 20, minCandidateNodesAbsolute: 50}
               - name: SomethingElse
                 args: {a: 1}
         """
@@ -215,9 +227,9 @@ def test_arguments_of_plugins() -> None:
     [profile] = configuration.profiles
     build_profile(profile)
     args = {entry.name: entry.args for entry in profile.plugin_config}
-    assert list(args) == ["NodeResourcesFit", "PodTopologySpread", "NodeAffinity"]
+    assert list(args) == ["NodeResourcesFit", "PodTopologySpread", "NodeAffinity", "DefaultPreemption"]
     assert args["NodeResourcesFit"]["scoringStrategy"]["resources"] == [{"name": "memory", "weight": 3}]
-    assert [note.split(": ")[1] for note in notes] == ["profiles[0].pluginConfig[3]"]
+    assert [note.split(": ")[1] for note in notes] == ["profiles[0].pluginConfig[4]"]
 
 
 @pytest.mark.parametrize(
@@ -278,6 +290,11 @@ def test_arguments_of_plugins() -> None:
             "profiles: [{plugins: {preFilter: {disabled: [{name: NodePorts}]}}}]",
             "profiles[0].plugins.preFilter: NodePorts: "
             "what a plugin does there comes and goes with its filter",
+        ),
+        (
+            "profiles: [{plugins: {postFilter: {enabled: [{name: MyPreemption}]}}}]",
+            "profiles[0].plugins.postFilter.enabled[0]: there is no plugin MyPreemption: "
+            "write it for Wholepod and install it (docs/plugins.md)",
         ),
         (
             "profiles: [{plugins: {permit: {enabled: [{name: Coscheduling}]}}}]",

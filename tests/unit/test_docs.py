@@ -29,6 +29,7 @@ from tests.builders import Clock, make_engine, make_node, make_pod
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+DIFFERENCES = ROOT / "tests" / "parity" / "test_differences.py"
 DURATIONS = ("leaseDuration", "renewDeadline", "retryPeriod")
 
 
@@ -298,6 +299,24 @@ def test_packing_figures_are_those_of_the_report() -> None:
     assert rows
     for name, nodes, cpu in rows:
         assert report[name.removesuffix(" (the default)")] == (nodes, cpu)
+
+
+def test_differences_are_checked() -> None:
+    """Each entry of differences.md names the test that shows it, or says why there is none."""
+    entries = re.split(r"^### ", (DOCS / "differences.md").read_text(), flags=re.MULTILINE)[1:]
+    unchecked = []
+    for entry in entries:
+        title = entry.split("\n", 1)[0]
+        checks = re.findall(r"^Checked by: `(\S+)::(\w+)`$", entry, re.MULTILINE)
+        if not checks:
+            assert re.search(r"^Not checked by a test: .+", entry, re.MULTILINE), title
+            unchecked.append(title)
+        for file, name in checks:
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), title
+    assert unchecked == ["No profiling, no metrics per pod"]
+    shown = {name for entry in entries for name in re.findall(r"test_differences\.py::(\w+)", entry)}
+    tests = set(re.findall(r"^def (test_\w+)", DIFFERENCES.read_text(), re.MULTILINE))
+    assert shown == tests
 
 
 def test_the_plugin_api_is_described() -> None:

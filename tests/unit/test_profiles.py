@@ -271,9 +271,8 @@ def test_the_plugin_api_is_what_we_promise() -> None:
             "PodInfo",
             "affinity_rules annotations controller gated has_volume_rules host_ports images labels name "
             "namespace node_name node_selector nominated_node nonzero_requests owned_by_daemon_set pod "
-            "preempted preempts "
-            "preferred_node_affinity priority requests required_features required_node_affinity rules "
-            "scored_requests signature spread_rules started "
+            "preempted preempts preferred_node_affinity priority requests required_features "
+            "required_node_affinity rules scored_requests signature spread_rules started "
             "terminating tolerations uid uid_hash unsupported_rules usage volumes",
         ),
     ],

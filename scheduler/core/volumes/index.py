@@ -9,7 +9,7 @@ from scheduler.core.recent import Recent
 from scheduler.core.volumes.attached import AttachedVolumes
 from scheduler.core.volumes.pools import VolumePools
 
-ANSWERS_KEPT = 256
+ANSWERS_KEPT, SERVICES_KEPT = 256, 32
 
 
 class VolumeIndex:
@@ -20,3 +20,5 @@ class VolumeIndex:
         self.pools = VolumePools(cluster)
         self.answers: Recent[Hashable, object] = Recent(ANSWERS_KEPT)
         """What was worked out from node objects and cluster objects alone; the keys tell their versions."""
+        self.services: Recent[Hashable, object] = Recent(SERVICES_KEPT)
+        """The same for sets of claims, which are many."""

@@ -116,7 +116,7 @@ def serve(uses: tuple[ClaimUse, ...], nodes: NodeView) -> Service:
     version = nodes.cluster.version(
         PersistentVolumeClaim, PersistentVolume, StorageClass, CSINode, CSIDriver, CSIStorageCapacity
     )
-    answers, key = nodes.volumes.answers, ("service", uses, version, nodes.object_version)
+    answers, key = nodes.volumes.services, (uses, version, nodes.object_version)
     found = answers.get(key)
     if not isinstance(found, Service):
         claims = sort_claims(uses, nodes)

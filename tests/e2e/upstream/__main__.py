@@ -17,11 +17,11 @@ import click
 from rich.console import Console
 
 from scheduler import __version__
-from tests.cluster.assets import pin
+from tests.cluster.assets import Pin, pin
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import live_report
 from tests.e2e.upstream import suite
-from tests.e2e.upstream.report import Run, markdown, table
+from tests.e2e.upstream.report import Run, origin, page, table
 from tests.e2e.upstream.stage import NODES, SCHEDULERS, WHOLEPOD, stage
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +62,7 @@ def main(
         err.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(UNUSABLE)
     if wants_report or (wants_report is None and focus is None):
-        REPORT.write_text(markdown(runs))
+        REPORT.write_text(page(REPORT.read_text() if REPORT.exists() else "", runs))
         out.print(f"Report: {REPORT.relative_to(ROOT)}")
     out.print(f"Logs: {logs}")
     sys.exit(0 if all(run.all_passed for run in runs) else 1)
@@ -74,6 +74,12 @@ def _run(scheduler: str, *, focus: str | None, retry: bool, logs: Path, console:
     with live_report(console) as report:
         e2e_test = suite.program(report)
         with stage(scheduler, log=logs / "scheduler.log", report=report) as plane:
+            started = origin(
+                f"tests {_version(suite.PROGRAM)}",
+                f"Kubernetes {plane.api.get('/version')['gitVersion']}",
+                f"kwok {_version(pin('kwok'))}",
+                *([f"Wholepod {__version__}"] if scheduler == WHOLEPOD else []),
+            )
             specs = suite.run(
                 plane,
                 e2e_test,
@@ -83,11 +89,11 @@ def _run(scheduler: str, *, focus: str | None, retry: bool, logs: Path, console:
                 retry=retry,
                 report=lambda line: report(f"{scheduler}: {line}"),
             )
-            version = plane.api.get("/version")["gitVersion"]
-    tests = ".".join(map(str, suite.PROGRAM.pinned))
-    kwok = ".".join(map(str, pin("kwok").pinned))
-    ours = f", Wholepod {__version__}" if scheduler == WHOLEPOD else ""
-    return Run(scheduler, f"Tests v{tests}, Kubernetes {version}, kwok v{kwok}{ours}", specs)
+    return Run(scheduler, started, specs)
+
+
+def _version(program: Pin) -> str:
+    return f"v{'.'.join(map(str, program.pinned))}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,15 @@ from tests.e2e.upstream.suite import FAILED, PASSED, Spec
 
 COLOURS = {PASSED: "green", FAILED: "red"}
 WHY_LENGTH = 160
+SECTION = "## "
+HEAD = """\
+# Kubernetes' own end-to-end tests of scheduling
+
+Made by `make e2e-upstream`: `[sig-scheduling]` of `k8s.io/kubernetes/test/e2e`, without the tests of
+devices, on a control plane with kwok in the kubelets' place and one scheduler, which serves
+`default-scheduler`. A test that fails is run once more, since kwok can miss a pod that is made anew under
+the same name. kube-scheduler's results show that the stage is fit for these tests.
+"""
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,8 @@ class Run:
     """The tests with one scheduler."""
 
     scheduler: str
-    versions: str
-    """Of all programs, for people."""
+    origin: str
+    """When and of what, for people: date, commit, machine, versions."""
     specs: Sequence[Spec]
 
     @property
@@ -36,6 +45,13 @@ class Run:
         late = sum(spec.result == PASSED and spec.retried for spec in self.specs)
         again = f", {late} of them at the second attempt" if late else ""
         return f"{passed} of {len(self.specs)} passed{again}"
+
+
+def origin(*versions: str) -> str:
+    """Of a run that starts now, since commits go on under a run of half an hour."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
+    machine = f"{os.cpu_count()} CPUs, {platform.machine()}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}, {machine}; {', '.join(versions)}."
 
 
 def result(spec: Spec) -> str:
@@ -67,36 +83,29 @@ def table(run: Run) -> Table:
     return table
 
 
-def markdown(runs: Sequence[Run]) -> str:
-    """The page: each test, with each scheduler that was run."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout
-    machine = f"{os.cpu_count()} CPUs, {platform.machine()}"
-    tests = sorted({title(spec) for run in runs for spec in run.specs})
-    outcomes = [{title(spec): spec for spec in run.specs} for run in runs]
+def page(old: str, runs: Sequence[Run]) -> str:
+    """The page with these runs in the place of older ones with the same schedulers; others stay."""
+    sections = {section.partition(":")[0]: section for section in old.split(f"\n{SECTION}")[1:]}
+    sections |= {run.scheduler: _section(run) for run in runs}
+    return HEAD + "".join(
+        f"\n{SECTION}{sections[name].rstrip()}\n" for name in sorted(sections, reverse=True)
+    )
+
+
+def _section(run: Run) -> str:
     lines = [
-        "# Kubernetes' own end-to-end tests of scheduling",
+        f"{run.scheduler}: {run.summary}",
         "",
-        "Made by `make e2e-upstream`: `[sig-scheduling]` of `k8s.io/kubernetes/test/e2e`, without the tests",
-        "of devices, on a control plane with kwok in the kubelets' place and one scheduler, which serves",
-        "`default-scheduler`. A test that fails is run once more, since kwok can miss a pod that is made",
-        "anew under the same name.",
+        run.origin,
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}, {machine}.",
-        "",
-        *(f"- **{run.scheduler}: {run.summary}** ({run.versions})" for run in runs),
-        "",
-        f"| test | {' | '.join(f'{run.scheduler} | s' for run in runs)} |",
-        f"| --- | {' | '.join('--- | ---:' for _ in runs)} |",
+        "| test | result | seconds |",
+        "| --- | --- | ---: |",
+        *(f"| {cell(title(spec))} | {result(spec)} | {spec.seconds:.0f} |" for spec in run.specs),
     ]
-    for test in tests:
-        found = [outcome.get(test) for outcome in outcomes]
-        cells = [f"{result(spec)} | {spec.seconds:.0f}" if spec is not None else "- | -" for spec in found]
-        lines.append(f"| {cell(test)} | {' | '.join(cells)} |")
-    for run in runs:
-        if wrong := [spec for spec in run.specs if reason(spec)]:
-            lines += ["", f"What did not pass at once with {run.scheduler} said:", ""]
-            lines += [f"- {cell(title(spec))}: `{reason(spec).replace('`', chr(39))}`" for spec in wrong]
-    return "\n".join([*lines, ""])
+    if wrong := [spec for spec in run.specs if reason(spec)]:
+        lines += ["", "What did not pass at once said:", ""]
+        lines += [f"- {cell(title(spec))}: `{reason(spec).replace('`', chr(39))}`" for spec in wrong]
+    return "\n".join(lines)
 
 
 def cell(text: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster import ClusterError, ControlPlane
 from tests.e2e.upstream import suite
-from tests.e2e.upstream.report import Run, markdown
+from tests.e2e.upstream.report import Run, page
 from tests.e2e.upstream.suite import FAILED, PASSED, SKIPPED, Spec
 
 ALWAYS = "[sig-scheduling] LimitRange should list, patch and delete a LimitRange by collection [Conformance]"
@@ -110,19 +110,33 @@ def test_failures_are_run_once_more_and_told_apart(bare: ControlPlane, tmp_path:
     assert (always.result, always.retried) == (PASSED, False)
     assert (second.result, second.retried) == (PASSED, True)
     assert (never.result, never.retried) == (FAILED, True)
-    whole = Run("wholepod", "Tests v1.37.2", [never, always, second])
+    whole = Run("wholepod", "2026-11-24, commit abc", [never, always, second])
     assert not whole.all_passed
     assert whole.summary == "2 of 3 passed, 1 of them at the second attempt"
-    page = markdown([whole])
-    assert "(1.5) \\[Serial\\] | passed at the second attempt | 2 |" in page
-    assert "quorum is reached \\[Beta\\] | failed at the second attempt | 2 |" in page
-    assert page.count("`Timed out after 120.006s.`") == 2
+    text = page("", [whole])
+    assert "(1.5) \\[Serial\\] | passed at the second attempt | 2 |" in text
+    assert "quorum is reached \\[Beta\\] | failed at the second attempt | 2 |" in text
+    assert text.count("`Timed out after 120.006s.`") == 2
     once = run(bare, program, tmp_path / "other-logs", retry=False)
     assert [(spec.result, spec.retried) for spec in once] == [
         (FAILED, False),
         (PASSED, False),
         (FAILED, False),
     ]
+
+
+def test_a_page_keeps_the_runs_with_other_schedulers() -> None:
+    ours = Run("wholepod", "2026-11-24, commit abc", [Spec(ALWAYS, FAILED, 1.0, "[FAILED] no")])
+    theirs = Run("kube-scheduler", "2026-11-24, commit abc", [Spec(ALWAYS, PASSED, 2.0)])
+    better = page(
+        page(page("", [ours]), [theirs]),
+        [Run("wholepod", "2026-11-24, commit abc", [Spec(ALWAYS, PASSED, 3.0)])],
+    )
+    assert [line for line in better.splitlines() if line.startswith("## ")] == [
+        "## wholepod: 1 of 1 passed",
+        "## kube-scheduler: 1 of 1 passed",
+    ]
+    assert "| passed | 2 |" in better
 
 
 def test_a_test_that_skips_itself_has_not_passed() -> None:

@@ -16,8 +16,9 @@ import (
 
 // profileOutput is what a profile runs, defaults and multiPoint worked out.
 type profileOutput struct {
-	Filter []string         `json:"filter"` // in order
-	Score  map[string]int32 `json:"score"`  // name to weight
+	Filter     []string         `json:"filter"` // in order
+	PostFilter []string         `json:"postFilter"`
+	Score      map[string]int32 `json:"score"` // name to weight
 }
 
 type profilesOutput struct {
@@ -56,9 +57,12 @@ func profilesOf(ctx context.Context, file []byte) (map[string]*profileOutput, er
 	out := map[string]*profileOutput{}
 	for name, framework := range made.Profiles {
 		plugins := framework.ListPlugins()
-		found := &profileOutput{Filter: []string{}, Score: map[string]int32{}}
+		found := &profileOutput{Filter: []string{}, PostFilter: []string{}, Score: map[string]int32{}}
 		for _, plugin := range plugins.Filter.Enabled {
 			found.Filter = append(found.Filter, plugin.Name)
+		}
+		for _, plugin := range plugins.PostFilter.Enabled {
+			found.PostFilter = append(found.PostFilter, plugin.Name)
 		}
 		for _, plugin := range plugins.Score.Enabled {
 			found.Score[plugin.Name] = plugin.Weight

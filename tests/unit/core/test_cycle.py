@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scheduler.core.cycle import Cycle
+from scheduler.core.cycle import Cycle, Placement
 from scheduler.core.mix import ShapeMix
 from scheduler.core.nodes import NodeView
 from scheduler.core.plugin import FilterPlugin, FilterResult, PreFilterResult, ScorePlugin, Scores
@@ -373,3 +373,16 @@ def test_explain_shows_filters_and_raw_scores() -> None:
     (static, _), raw = cycle.explain(make_pod().info())
     assert static.first.tolist() == [127, 0]
     assert {name: scores.tolist() for name, scores in raw.items()} == {"Points": [7, 0]}
+
+
+def test_a_pod_for_one_node_is_looked_at_on_that_node_alone() -> None:
+    """As long as it fits there; if not, all nodes have their say in the event."""
+    table = Table({"d": 1}, prefilter=PreFilterResult(node_names=frozenset(["b"])))
+    cycle = cycle_of("a", "b", "c", "d", profile=Profile("test", [table], []))
+    assert cycle.place(make_pod().info()) == Placement("b")
+    assert table.calls == 1
+    table = Table({"d": 1}, prefilter=PreFilterResult(node_names=frozenset(["d"])))
+    cycle = cycle_of("a", "b", "c", "d", profile=Profile("test", [table], []))
+    assert cycle.place(make_pod().info()).message == (
+        "0/4 nodes are available: 1 node(s) said one thing, 3 node(s) didn't satisfy plugin(s) [Table]."
+    )

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from scheduler.core.engine import WAKE_SLICE_S, Decision, Engine, Verdict
+from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.plugin import FilterPlugin, FilterResult, Wake, passes, rejects
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
 from scheduler.core.queue import Place
+from scheduler.core.waking import WAKE_SLICE_S
 from scheduler.quantity import QuantityError
 from tests.builders import Clock, NodeBuilder, PodBuilder, make_engine, make_node, make_pod
 
