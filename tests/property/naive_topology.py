@@ -78,13 +78,14 @@ class Rules:
         return any(_together(node, pod.node, key) for pod in leaders)
 
     def concerns(self, pods: list[Seen]) -> frozenset[tuple[str, Term]]:
-        """The rules of pods on nodes that mean this one."""
-        return frozenset(
+        """The rules of pods on nodes that mean this one, if any of them may keep it out."""
+        found = frozenset(
             (kind, term)
             for pod in pods
             for kind, term in (("avoids", pod.avoids), ("follows", pod.follows))
             if term is not None and term[0] == self.app
         )
+        return found if any(kind == "avoids" for kind, _ in found) else frozenset()
 
     def manifest(self) -> tuple[Json, list[Json]]:
         """(podAffinity and podAntiAffinity, topologySpreadConstraints)."""
