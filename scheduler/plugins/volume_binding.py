@@ -136,9 +136,6 @@ class VolumeBinding(FilterPlugin, ScorePlugin):
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return REASONS
 
-    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
-        return False
-
     def filter(self, pod: PodInfo, nodes: NodeView) -> FilterResult:
         service = serve(pod.volumes.claims, nodes)
         return FilterResult(service.bits, np.ones(nodes.count, np.bool_))

@@ -69,9 +69,6 @@ class VolumeZone(FilterPlugin):
     def reasons(self, pod: PodInfo) -> tuple[str, ...]:
         return (REASON,)
 
-    def minds(self, pod: PodInfo, other: PodInfo, nodes: NodeView) -> bool:
-        return False
-
     def filter(self, pod: PodInfo, nodes: NodeView) -> FilterResult:
         topologies = list(_topologies(pod, nodes))
         if not topologies:
