@@ -62,7 +62,7 @@ def random_cluster(number: int) -> Json:
         cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
     if rng.random() < 0.65:
         random_spread_defaults.add(rng, cluster)
-    if rng.random() < 0.4:
+    if rng.random() < 0.6:
         random_volumes.add(rng, cluster)
     return cluster
 
@@ -182,7 +182,7 @@ def _incoming(rng: Random, names: list[str], mood: _Mood) -> Json:
     if rng.random() < 0.16 * picky:
         spec["nodeSelector"] = random_rules.node_selector(rng)
     affinity = random_rules.node_affinity(rng, names) if rng.random() < 0.45 * picky else {}
-    if rng.random() < 0.35:
+    if rng.random() < 0.55:
         preferred = random_preferences.preferred_terms(rng, names)
         affinity["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
     if affinity:
@@ -205,7 +205,7 @@ def _incoming(rng: Random, names: list[str], mood: _Mood) -> Json:
         random_preferences.required_features(rng, spec)
     metadata = _metadata(rng, "incoming")
     if mood.neighbourly:
-        if rng.random() < 0.2:
+        if rng.random() < 0.3:
             metadata["labels"] |= random_topology.FIRST
         if rng.random() < 0.5:
             between = random_topology.affinity(rng, metadata["labels"], often=rng.choice([0.3, 0.7]))

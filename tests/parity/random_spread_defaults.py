@@ -36,6 +36,8 @@ def add(rng: Random, cluster: Json) -> None:
             # An empty label is a domain of its own, and all but the same as none.
             node["metadata"]["labels"][ZONE] = rng.choice(["a", "a", "b", "c", ""] if missing else "abc")
     pod = cluster["pod"]
+    if rng.random() < 0.3:
+        pod["spec"].pop("topologySpreadConstraints", None)
     services, controller = rng.choice([(True, False), (False, True), (True, True)])
     if services:
         cluster["objects"] += [_service(rng, f"s{i}", pod) for i in range(rng.choice([1, 1, 2, 4]))]

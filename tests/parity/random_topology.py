@@ -59,8 +59,8 @@ def affinity(rng: Random, own: dict[str, str], *, often: float) -> Json:
 def spread(rng: Random, own: dict[str, str]) -> list[Json]:
     """topologySpreadConstraints, unique in key and action."""
     found: dict[tuple[str, str], Json] = {}
-    for _ in range(rng.choice([1, 1, 2, 3])):
-        key, action = rng.choice(KEYS), rng.choice(["DoNotSchedule", "ScheduleAnyway", "ScheduleAnyway"])
+    for _ in range(rng.choice([1, 2, 2, 3])):
+        key, action = rng.choice(KEYS), rng.choice(["DoNotSchedule", "ScheduleAnyway"])
         constraint: Json = {
             "maxSkew": rng.choice([1, 1, 1, 2, 4]),
             "topologyKey": key,
