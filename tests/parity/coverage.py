@@ -83,7 +83,7 @@ CLUSTER_FLOORS = {
     "the best node is one of several": COMMON,
     **coverage_volumes.FLOORS,
     **dict.fromkeys(("spread by default: soft", "spread by default: hard"), COMMON),
-    **dict.fromkeys(("spread by Services", "spread by a controller", "spread by both"), COMMON),
+    **dict.fromkeys(("spread by Services", "spread by a controller", "spread by both"), 0.01),
 }
 
 

@@ -21,7 +21,7 @@ _NAMING = ("looking up PVC", "was not created for pod", "CSI driver is not insta
 _COMMON, _RARE = 0.02, 0.0005
 FLOORS = {
     **{f"{plugin} rejects": _COMMON for plugin in PLUGINS},
-    "VolumeBinding scores vary": 0.025,
+    "VolumeBinding scores vary": 0.05,
     **{f"refused: {name}": _RARE for name in _REFUSALS},
     **{
         f"reason: {text}": _COMMON

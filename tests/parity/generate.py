@@ -62,7 +62,7 @@ def random_cluster(number: int) -> Json:
         cluster["pluginConfig"] = random_preferences.plugin_config(rng, names)
     if rng.random() < 0.65:
         random_spread_defaults.add(rng, cluster)
-    if rng.random() < 0.6:
+    if rng.random() < 0.66:
         random_volumes.add(rng, cluster)
     return cluster
 
