@@ -301,6 +301,18 @@ def test_packing_figures_are_those_of_the_report() -> None:
         assert report[name.removesuffix(" (the default)")] == (nodes, cpu)
 
 
+def test_upstream_figures_are_those_of_the_report() -> None:
+    said = re.search(
+        r"Kubernetes' own (\d+) end-to-end tests of scheduling (\d+) pass", (ROOT / "README.md").read_text()
+    )
+    ran = re.search(
+        r"^## wholepod: (\d+) of (\d+) passed", (DOCS / "reports" / "e2e-upstream.md").read_text(), re.M
+    )
+    assert said is not None
+    assert ran is not None
+    assert said.groups() == ran.groups()[::-1]
+
+
 def test_differences_are_checked() -> None:
     """Each entry of differences.md names the test that shows it, or says why there is none."""
     entries = re.split(r"^### ", (DOCS / "differences.md").read_text(), flags=re.MULTILINE)[1:]
