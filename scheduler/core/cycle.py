@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.filter_answers import PASSES, FilterAnswers
 from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
-from scheduler.core.plugin import FilterPlugin, PreFilterResult, ScorePlugin, Scores
+from scheduler.core.plugin import FilterPlugin, Mask, PreFilterResult, ScorePlugin, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
@@ -45,6 +46,15 @@ class Placement:
     message: str = ""
     rejected_by: frozenset[str] = frozenset()
     """Plugins that rejected at least one node (or the pod as such)."""
+
+
+class Choices(NamedTuple):
+    """Rows that a pod could take."""
+
+    best_first: NDArray[np.intp]
+    """Where all filters pass."""
+    curable: NDArray[np.intp]
+    """Where it is only pods missing elsewhere that keeps it off; the rows in order."""
 
 
 class _Answers:
@@ -107,8 +117,9 @@ class Cycle:
         self._static: Recent[Key, FilterAnswers] = Recent(cached_kinds)
         self._kinds: Recent[Key, _Answers] = Recent(cached_kinds)
 
-    def place(self, pod: PodInfo, key: Key | None = None) -> Placement:
-        """The best node for the pod as things stand; nothing is changed by asking."""
+    def place(self, pod: PodInfo, key: Key | None = None, *, within: Mask | None = None) -> Placement:
+        """The best node for the pod as things stand, of those in bool[n] `within` if that is given;
+        nothing is changed by asking."""
         n = len(self._nodes)
         if n == 0:
             return Placement(None, NO_NODES)
@@ -123,6 +134,8 @@ class Cycle:
         if remote.filters is not None:
             totals = np.where(remote.filters.first == PASSES, totals, _INFEASIBLE)
         candidates = None
+        if within is not None:
+            totals = np.where(within, totals, _INFEASIBLE)
         if prefilter.node_names is not None:
             candidates = self._rows_named(prefilter.node_names)
             totals = totals[candidates]
@@ -141,6 +154,38 @@ class Cycle:
                 ties = candidates[ties]
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
         return Placement(self._nodes.names[row])
+
+    def choices(self, pod: PodInfo, key: Key, within: Mask | None = None) -> Choices:
+        """All that `place` could choose from, in the order of its preference; bool[n] `within` limits
+        the nodes."""
+        none = np.empty(0, np.intp)
+        if not len(self._nodes):
+            return Choices(none, none)
+        answers = self._answers(pod, key)
+        prefilter = answers.prefilter.result
+        if prefilter.rejection is not None:
+            return Choices(none, none)
+        allowed = answers.total != _INFEASIBLE
+        if within is not None:
+            allowed = allowed & within
+        if prefilter.node_names is not None:
+            named = np.zeros(len(self._nodes), np.bool_)
+            named[self._rows_named(prefilter.node_names)] = True
+            allowed = allowed & named
+        remote = self.remote.answers(pod, answers.remote)
+        curable = none
+        if remote.filters is not None:
+            passes = remote.filters.first == PASSES
+            curable = np.flatnonzero(allowed & ~passes & remote.filters.curable())
+            allowed = allowed & passes
+        rows = np.flatnonzero(allowed)
+        if not len(rows):
+            return Choices(none, curable)
+        totals, finer = self._totals(pod, answers, self._preferences.of(pod, key), remote, rows)
+        nodes = self._nodes
+        free = nodes.allocatable[MEMORY].take(rows) - nodes.requested[MEMORY].take(rows)
+        hashed = (nodes.name_hash.take(rows) ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
+        return Choices(rows[np.lexsort((~hashed, free, *(-raw for raw in finer), -totals))], curable)
 
     def rejected_by(self, pod: PodInfo, rows: NDArray[np.intp]) -> frozenset[str] | None:
         """Who rejects the pod on these rows, the first plugin of each; None when one of them fits."""
@@ -263,6 +308,23 @@ class Cycle:
     ) -> NDArray[np.intp]:
         """Those of the rows that fit with the highest weighted sum of normalised scores; normalisation
         looks at these rows only. Among them a plugin of full resolution decides."""
+        totals, finer = self._totals(pod, answers, preferences, remote, rows)
+        best = totals == totals.max()
+        for raw in finer:
+            best &= raw == raw[best].max()
+        ties: NDArray[np.intp] = rows[best]
+        return ties
+
+    def _totals(
+        self,
+        pod: PodInfo,
+        answers: _Answers,
+        preferences: Sequence[StaticScore],
+        remote: RemoteAnswers,
+        rows: NDArray[np.intp],
+    ) -> tuple[Scores, list[Scores]]:
+        """Of these rows, all of which fit: weighted sums of normalised scores, and raw scores that
+        decide between equal ones, in turn."""
         if answers.sums:
             totals = answers.total[rows]
         else:
@@ -275,11 +337,8 @@ class Cycle:
             feasible = np.zeros(len(self._nodes), np.bool_)
             feasible[rows] = True
             totals += self.remote.scores(pod, remote, feasible)
-        ties: NDArray[np.intp] = rows[totals == totals.max()]
-        for raw, weighted in zip(answers.raw, answers.scores, strict=True):
-            if weighted.plugin.full_resolution:
-                ties = ties[raw[ties] == raw[ties].max()]
-        return ties
+        finer = zip(answers.raw, answers.scores, strict=True)
+        return totals, [raw[rows] for raw, weighted in finer if weighted.plugin.full_resolution]
 
     def _break_tie(self, pod: PodInfo, rows: NDArray[np.intp]) -> int:
         """Less free memory first, then a hash of (uid, node): the same in every process, and

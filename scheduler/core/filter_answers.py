@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from scheduler.core.nodes import NodeView, Rows
-from scheduler.core.plugin import FilterPlugin
+from scheduler.core.plugin import FilterPlugin, Mask
 from scheduler.core.pod_info import PodInfo
 
 PASSES = 127
@@ -30,6 +30,15 @@ class FilterAnswers:
             self.first = np.resize(self.first, n)
             self.bits = np.resize(self.bits, n)
             self.unresolvable = np.resize(self.unresolvable, n)
+
+    def curable(self) -> Mask:
+        """bool[n]: where what rejects the node first may be cured by pods placed elsewhere."""
+        found = np.zeros(len(self.first), np.bool_)
+        for index, plugin in self.filters:
+            if plugin.cured_by_pods:
+                lasting = ~np.uint64(plugin.cured_by_pods)
+                found |= (self.first == index) & (self.bits & lasting == 0)
+        return found
 
     def refresh(self, pod: PodInfo, rows: Rows, nodes: NodeView) -> None:
         """Redoes the given rows, of which `nodes` is the view."""

@@ -14,6 +14,9 @@ Only the most recent state counts, so reads carry no resourceVersion (a quorum r
 A refusal (403, 422, …) says nothing of an *earlier* attempt whose answer was lost. The pod is then
 read until such an attempt can no longer be executed: an API server ends every request after
 60 s (`--request-timeout`).
+
+A bind of one *version* of the pod is settled sooner: once a read shows another version, unbound, no
+attempt of ours can be executed any more.
 """
 
 import random
@@ -21,8 +24,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from scheduler.api import ApiStruct
 from scheduler.kube.backoff import Backoff
+from scheduler.kube.brief import decode_brief
 from scheduler.kube.client import KubeClient
 from scheduler.kube.errors import ApiError, ErrorKind, OutcomeUnknown, Unreachable
 from scheduler.kube.payloads import BindRequest
@@ -50,9 +53,14 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The pod exists and is not bound, and the API server will not bind it as things are."""
+    """The pod exists and is not bound, and the API server will not bind it as things are.
+
+    `newer_version` is the pod's resourceVersion if another one was to be bound: it has changed since, and
+    may be looked at and bound anew.
+    """
 
     message: str
+    newer_version: str = ""
 
 
 BindOutcome = Bound | BoundElsewhere | Gone | Refused
@@ -63,22 +71,6 @@ class Again(msgspec.Struct, frozen=True):
 
     delay_s: float = 0.0
     pause_s: float = 0.0
-
-
-class _Metadata(ApiStruct):
-    uid: str = ""
-
-
-class _Spec(ApiStruct):
-    node_name: str = ""
-
-
-class _Pod(ApiStruct):
-    metadata: _Metadata
-    spec: _Spec
-
-
-_decode_pod = msgspec.json.Decoder(_Pod).decode
 
 
 class Binding:
@@ -142,7 +134,7 @@ class Binding:
         settled = not self._may_be_executed_late()
         try:
             answer = await client.request("GET", self.request.path, timeout_s=_TIMEOUT_S)
-            pod = _decode_pod(answer.body)
+            pod = decode_brief(answer.body)
         except ApiError as error:
             if error.kind is ErrorKind.NOT_FOUND:
                 return Gone()
@@ -158,6 +150,9 @@ class Binding:
         if pod.spec.node_name:
             ours = pod.spec.node_name == self.request.node
             return Bound(pod.spec.node_name) if ours else BoundElsewhere(pod.spec.node_name)
+        if self.request.resource_version not in ("", pod.metadata.resource_version):
+            message = self._conflict or "the pod has changed since the decision"
+            return Refused(message, pod.metadata.resource_version)
         if self._conflict is not None:
             # Deleting, gated, another uid: what holds for this attempt holds for an earlier one too.
             return Refused(self._conflict)

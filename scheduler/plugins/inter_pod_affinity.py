@@ -56,6 +56,7 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
     reads = ("affinity_rules",)
     reads_usage = True
     row_local = False
+    cured_by_pods = int(_AFFINITY)
     wakes_on = (
         Wake.ASSIGNED_POD_ANY | Wake.NODE_ADD | Wake.NODE_REMOVED | Wake.NODE_LABELS | Wake.NAMESPACE_LABELS
     )

@@ -57,6 +57,7 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
     reads = ("spread_rules", "node_selector", "required_node_affinity", "tolerations")
     reads_usage = True
     row_local = False
+    cured_by_pods = int(_SKEWED)
     wakes_on = Wake.ASSIGNED_POD_ANY | Wake.NODE_ADD | Wake.NODE_REMOVED | Wake.NODE_LABELS | Wake.NODE_TAINTS
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:
