@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.api_objects import ClusterObject
+from scheduler.api_objects import ClusterObject, CoschedulingPodGroup, PodGroup
 from scheduler.core.cycle import Cycle, Placement
+from scheduler.core.gangs.dispatch import GangCommit, GangDispatch, MemberOutcome
 from scheduler.core.mix import ShapeMix
 from scheduler.core.objects import WAKES, K
 from scheduler.core.plugin import Wake
@@ -33,6 +34,8 @@ from scheduler.quantity import QuantityError
 
 WAKE_SHARE = 4
 """Wake checks may take one part in so many of the loop's time when events and kinds are plenty."""
+PLAN_SLICE_S = 0.01
+"""Planning a gang goes on for so long at a time."""
 WAKE_SLICE_S = 0.01
 """And so long at a time: a change of all nodes, looked at for a thousand kinds, takes seconds."""
 
@@ -41,6 +44,8 @@ class Verdict(Enum):
     PLACED = "placed"
     """Assumed on `node`; the bind is to be sent."""
     UNSCHEDULABLE = "unschedulable"
+    WAITING = "waiting"
+    """A member of a gang that is incomplete; it was not tried."""
     TERMINATING = "terminating"
     """The pod is being deleted; it is left alone."""
     ERROR = "error"
@@ -57,6 +62,8 @@ class Decision:
     waited_s: float
     """Since the pod was first seen without gates."""
     rejected_by: frozenset[str] = frozenset()
+    commit: GangCommit | None = None
+    """Of a placed member that is to be bound together with others, or not at all."""
 
 
 class Engine:
@@ -70,6 +77,7 @@ class Engine:
         self.mix = ShapeMix()
         self.state = ClusterState(self.mix.frozen)
         self.cycles: dict[str, Cycle] = {p.scheduler_name: Cycle(p, self.state.nodes) for p in profiles}
+        self.gangs = GangDispatch(self.state, queue, self.cycles, clock)
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
@@ -100,14 +108,19 @@ class Engine:
         if pod.status.phase in ("Succeeded", "Failed"):
             self.remove_pod(uid)
         elif pod.spec.node_name:
-            self._upsert_assigned(PodInfo(pod))
+            info = PodInfo(pod)
+            self._upsert_assigned(info)
+            if pod.spec.scheduler_name in self.cycles:
+                self.gangs.upsert(info)
         elif pod.spec.scheduler_name in self.cycles:
             try:
                 info = PodInfo(pod)
             except QuantityError:
                 self.queue.remove(uid)
+                self.gangs.remove(uid)
                 raise
             self._upsert_waiting(info)
+            self.gangs.upsert(info)
 
     def remove_pod(self, uid: str) -> None:
         """Deleted or finished."""
@@ -115,6 +128,7 @@ class Engine:
         placed = self.state.remove_pod(uid)
         if placed is not None:
             self._note(placed.node, Wake.ASSIGNED_POD_REMOVED)
+        self.gangs.remove(uid)
 
     def upsert_namespace(self, namespace: Namespace) -> None:
         """Added or modified."""
@@ -188,7 +202,17 @@ class Engine:
     # ---- decisions
 
     def decide(self) -> Decision | None:
-        """Tries the next pod; a placed one is assumed. None when no pod is due now."""
+        """Tries the next pod; a placed one is assumed. None when no pod is due now, or when planning a
+        gang has taken its time and is to be gone on with.
+
+        A gang's members are decided together, and handed out one by one.
+        """
+        if self.gangs.decided:
+            return self._member_decision(self.gangs.decided.popleft())
+        if self.gangs.planning:
+            return self._plan_on()
+        for waiting, why in self.gangs.untold():
+            return self._decision(waiting, Verdict.WAITING, Placement(None, why))
         self.wake_helped()
         queued = self.queue.pop()
         if queued is None:
@@ -198,6 +222,8 @@ class Engine:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
+        if self.gangs.begin(queued):
+            return self._plan_on()
         try:
             placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
@@ -253,9 +279,10 @@ class Engine:
 
     def next_due(self) -> float | None:
         """The clock's time at which `decide` may have something to do without any event."""
-        if self.queue.has_active():
+        if self.gangs.decided or self.gangs.planning or self.queue.has_active():
             return self._clock()
-        due = self.queue.next_due()
+        times = [due for due in (self.queue.next_due(), self.gangs.next_due()) if due is not None]
+        due = min(times, default=None)
         if self._to_check or self._happened:
             return self._next_wake_check if due is None else min(due, self._next_wake_check)
         return due
@@ -369,6 +396,8 @@ class Engine:
         return event & (self._awaited | self._awaited_by_unchecked)
 
     def _note_object(self, kind: type[ClusterObject]) -> None:
+        if kind in (PodGroup, CoschedulingPodGroup):
+            self.gangs.review_all()
         self._happened |= self._if_awaited(WAKES.get(kind, Wake.NOTHING))
 
     def _note(self, node: str, event: Wake) -> None:
@@ -377,7 +406,32 @@ class Engine:
             self._helpful[node] = self._helpful.get(node, Wake.NOTHING) | event
             self._happened |= event
 
-    def _decision(self, queued: QueuedPod, verdict: Verdict, placement: Placement) -> Decision:
+    def _plan_on(self) -> Decision | None:
+        """Goes on with planning a gang for a while."""
+        try:
+            done = self.gangs.work(self._clock() + PLAN_SLICE_S)
+        except Exception as error:  # as for single pods
+            message = f"planning the gang failed with {type(error).__name__}: {error}"
+            self.gangs.fail(message)
+            done = True
+        return self._member_decision(self.gangs.decided.popleft()) if done and self.gangs.decided else None
+
+    def _member_decision(self, outcome: MemberOutcome) -> Decision:
+        if outcome.placement.node is None:
+            verdict = Verdict.UNSCHEDULABLE if outcome.queued.place is Place.UNSCHEDULABLE else Verdict.ERROR
+            self._awaited |= self._wanted(outcome.queued.kind[0], outcome.placement.rejected_by)
+        else:
+            verdict = Verdict.PLACED
+            self._note(outcome.placement.node, Wake.ASSIGNED_POD_ADDED)
+        return self._decision(outcome.queued, verdict, outcome.placement, outcome.commit)
+
+    def _decision(
+        self,
+        queued: QueuedPod,
+        verdict: Verdict,
+        placement: Placement,
+        commit: GangCommit | None = None,
+    ) -> Decision:
         return Decision(
             pod=queued.info,
             verdict=verdict,
@@ -386,4 +440,5 @@ class Engine:
             attempts=queued.attempts,
             waited_s=self._clock() - queued.first_seen,
             rejected_by=placement.rejected_by,
+            commit=commit,
         )

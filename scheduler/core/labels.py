@@ -31,6 +31,10 @@ class InternedColumn(Generic[V]):
             self.values.append(value)
         self.ids[row] = known
 
+    def id_of(self, value: V) -> int:
+        """-1 for a value that no row has."""
+        return self._id_of.get(value, -1)
+
     def grow(self, capacity: int) -> None:
         self.ids = np.concatenate([self.ids, np.zeros(capacity - len(self.ids), np.int32)])
 

@@ -54,6 +54,8 @@ class Plan:
     """uid → node of the members that are now assumed there; empty when too few found a place."""
     failures: dict[str, Placement] = field(default_factory=dict)
     """uid → why the members without a place found none, each beside those placed before it."""
+    reached: int = 0
+    """So many found a place when the members were placed in order."""
     budget_spent: bool = False
     """The search was given up: there may be a plan."""
 
@@ -89,8 +91,8 @@ class Planner:
         done = False
         try:
             failures = yield from self._place_in_order()
-            spent = False
-            if len(self._members) - len(failures) < self._need:
+            spent, reached = False, len(self._members) - len(failures)
+            if reached < self._need:
                 self._forget_all()
                 if self._may_find_more(failures):
                     search = _Search(self._members, self._state, self._need, self._within, self._budget)
@@ -103,7 +105,7 @@ class Planner:
                 for m in self._members
                 if m.info.uid in self._state.pods
             }
-            self.plan = Plan(nodes, failures, spent)
+            self.plan = Plan(nodes, failures, reached, spent)
             done = True
         finally:
             if not done:

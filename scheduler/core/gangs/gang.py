@@ -1,0 +1,131 @@
+"""What a gang is: which pods say they belong to it, and what it asks for.
+
+Three sources, one meaning. A pod names its gang in its spec (Kubernetes' own PodGroup), by a label
+(the PodGroup of the scheduler-plugins project, which training operators create), or by an annotation,
+which needs no object at all. If it does several of these, the first in this order counts.
+Sources: k8s.io/api scheduling/v1beta1 (PodGroup), sigs.k8s.io/scheduler-plugins apis/scheduling/v1alpha1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from scheduler.api_objects import CoschedulingPodGroup, PodGroup
+from scheduler.core.objects import ClusterObjects
+from scheduler.core.pod_info import PodInfo
+
+POD_GROUP_LABEL = "scheduling.x-k8s.io/pod-group"
+GANG = "wholepod.io/gang"
+MIN_COUNT = "wholepod.io/min-count"
+STRATEGY = "wholepod.io/strategy"
+TOPOLOGY_KEY = "wholepod.io/topology-key"
+
+
+class Source(Enum):
+    """Where a gang is described."""
+
+    NATIVE = "podgroups.scheduling.k8s.io"
+    COSCHEDULING = "podgroups.scheduling.x-k8s.io"
+    ANNOTATIONS = "annotations"
+
+
+class GangRef(NamedTuple):
+    """Names a gang."""
+
+    source: Source
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Strategy(Enum):
+    """What happens while members are missing."""
+
+    ATOMIC = "atomic"
+    """Nothing is placed, nothing held."""
+
+
+@dataclass(frozen=True, slots=True)
+class GangOptions:
+    """What a gang asks for."""
+
+    min_count: int
+    """So many members are placed together, or none; at least 1."""
+    strategy: Strategy = Strategy.ATOMIC
+    topology_key: str = ""
+    """All members go to nodes with one value of this label; empty: anywhere."""
+
+
+class GangError(ValueError):
+    """A gang that can't be placed as it is described; the text says why, and what would help."""
+
+
+def gang_ref(info: PodInfo) -> GangRef | None:
+    """The gang that a pod says it belongs to."""
+    group = info.pod.spec.scheduling_group
+    if group is not None and group.pod_group_name:
+        return GangRef(Source.NATIVE, info.namespace, group.pod_group_name)
+    name = info.labels.get(POD_GROUP_LABEL)
+    if name:
+        return GangRef(Source.COSCHEDULING, info.namespace, name)
+    name = info.annotations.get(GANG)
+    if name:
+        return GangRef(Source.ANNOTATIONS, info.namespace, name)
+    return None
+
+
+def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> GangOptions:
+    """What the gang asks for, by its group, or by the annotations of its oldest member when it has none.
+
+    Raises GangError.
+    """
+    match ref.source:
+        case Source.NATIVE:
+            native = cluster.get(PodGroup, ref.name, ref.namespace)
+            if native is None:
+                raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
+            gang = native.spec.scheduling_policy.gang
+            topology = native.spec.scheduling_constraints.topology or ()
+            return _options(
+                native.metadata.annotations or {},
+                min_count=gang.min_count if gang is not None else 1,
+                topology_key=topology[0].key if topology else "",
+            )
+        case Source.COSCHEDULING:
+            group = cluster.get(CoschedulingPodGroup, ref.name, ref.namespace)
+            if group is None:
+                raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
+            return _options(group.metadata.annotations or {}, min_count=max(group.spec.min_member, 1))
+        case Source.ANNOTATIONS:
+            return _options(oldest.annotations, min_count=_min_count(oldest))
+
+
+def _min_count(oldest: PodInfo) -> int:
+    text = oldest.annotations.get(MIN_COUNT, "")
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise GangError(
+            f"annotation {MIN_COUNT} of {oldest.name}, the oldest member, must be a whole number of at "
+            f"least 1, got {text!r}"
+        )
+    return value
+
+
+def _options(annotations: Mapping[str, str], *, min_count: int, topology_key: str = "") -> GangOptions:
+    strategy = annotations.get(STRATEGY, Strategy.ATOMIC.value)
+    known = [known.value for known in Strategy]
+    if strategy not in known:
+        raise GangError(f"annotation {STRATEGY} must be one of {', '.join(known)}, got {strategy!r}")
+    return GangOptions(
+        min_count=min_count,
+        strategy=Strategy(strategy),
+        topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
+    )
