@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from scheduler.api import Namespace, Node, Pod
 from scheduler.api_objects import ClusterObject, CoschedulingPodGroup, PodGroup
 from scheduler.core.cycle import Cycle, Placement
-from scheduler.core.gangs.dispatch import GangCommit, GangDispatch, MemberOutcome
+from scheduler.core.gangs.attempt import GangCommit, MemberOutcome
+from scheduler.core.gangs.dispatch import GangDispatch
 from scheduler.core.mix import ShapeMix
 from scheduler.core.objects import WAKES, K
 from scheduler.core.plugin import Wake
@@ -46,6 +47,8 @@ class Verdict(Enum):
     UNSCHEDULABLE = "unschedulable"
     WAITING = "waiting"
     """A member of a gang that is incomplete; it was not tried."""
+    TENTATIVE = "tentative"
+    """A member of a gang has a place, which is kept in mind until the others have theirs."""
     TERMINATING = "terminating"
     """The pod is being deleted; it is left alone."""
     ERROR = "error"
@@ -178,11 +181,15 @@ class Engine:
 
     def upsert_node(self, node: Node) -> None:
         """Added or modified. Raises QuantityError when its allocatable can't be read."""
-        self._note(node.metadata.name, self.state.upsert_node(node))
+        change = self.state.upsert_node(node)
+        self._note(node.metadata.name, change)
+        if change & Wake.NODE_ALLOCATABLE:
+            self.gangs.node_overlapped(node.metadata.name)
 
     def remove_node(self, name: str) -> None:
         self._helpful.pop(name, None)
         self.state.remove_node(name)
+        self.gangs.node_overlapped(name)
         self._happened |= self._if_awaited(Wake.NODE_REMOVED)
 
     def replace_nodes(self, nodes: Iterable[Node]) -> list[tuple[Node, QuantityError]]:
@@ -207,6 +214,7 @@ class Engine:
 
         A gang's members are decided together, and handed out one by one.
         """
+        self.gangs.expire()
         if self.gangs.decided:
             return self._member_decision(self.gangs.decided.popleft())
         if self.gangs.planning:
@@ -230,6 +238,8 @@ class Engine:
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
             return self._decision(queued, Verdict.ERROR, Placement(None, message))
+        if placement.node is None:
+            placement = self.gangs.give_way(queued) or placement
         if placement.node is None:
             self.queue.set_unschedulable(queued, placement.rejected_by)
             self._awaited |= self._wanted(queued.kind[0], placement.rejected_by)
@@ -326,6 +336,8 @@ class Engine:
         node = before.node if before is not None else info.node_name
         change = self.state.confirm(info)
         self._note(node, change)
+        if before is None:
+            self.gangs.node_overlapped(node)
         if node != info.node_name:
             self._note(info.node_name, change)
 
@@ -417,13 +429,19 @@ class Engine:
         return self._member_decision(self.gangs.decided.popleft()) if done and self.gangs.decided else None
 
     def _member_decision(self, outcome: MemberOutcome) -> Decision:
-        if outcome.placement.node is None:
-            verdict = Verdict.UNSCHEDULABLE if outcome.queued.place is Place.UNSCHEDULABLE else Verdict.ERROR
-            self._awaited |= self._wanted(outcome.queued.kind[0], outcome.placement.rejected_by)
+        placement, queued = outcome.placement, outcome.queued
+        if placement.node is None:
+            verdict = Verdict.WAITING if outcome.retry else Verdict.UNSCHEDULABLE
+            self._awaited |= self._wanted(queued.kind[0], placement.rejected_by)
+        elif outcome.tentative:
+            placement = Placement(
+                None, f"has a place on node {placement.node} until the rest of its gang has"
+            )
+            verdict = Verdict.TENTATIVE
         else:
             verdict = Verdict.PLACED
-            self._note(outcome.placement.node, Wake.ASSIGNED_POD_ADDED)
-        return self._decision(outcome.queued, verdict, outcome.placement, outcome.commit)
+            self._note(placement.node or "", Wake.ASSIGNED_POD_ADDED)
+        return self._decision(queued, verdict, placement, outcome.commit)
 
     def _decision(
         self,

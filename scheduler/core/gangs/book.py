@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scheduler.core.gangs.gang import GangError, GangOptions, GangRef, gang_ref, read_options
+from scheduler.core.gangs.gang import GangOptions, GangRef, gang_ref, read_options
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
 
@@ -35,6 +35,11 @@ class Gang:
         if self._oldest is None:
             self._oldest = min(self.members.values(), key=_age)
         return self._oldest
+
+    @property
+    def priority(self) -> int:
+        """That of its pods, which share one; the oldest's counts."""
+        return self.oldest.priority
 
     def put(self, info: PodInfo) -> None:
         """A member as it is now."""
@@ -102,14 +107,3 @@ class GangBook:
     def options(self, gang: Gang) -> GangOptions:
         """What the gang asks for now. Raises GangError."""
         return read_options(gang.ref, gang.oldest, self._cluster)
-
-    def why_incomplete(self, gang: Gang) -> str:
-        """Why nothing can be planned yet; empty when it can."""
-        try:
-            options = self.options(gang)
-        except GangError as error:
-            return str(error)
-        existing = gang.existing
-        if existing < options.min_count:
-            return f"gang {gang.ref} has {existing} of the {options.min_count} members that it needs"
-        return ""

@@ -1,55 +1,32 @@
-"""Gangs in the engine: when one is planned, and what becomes of its members.
+"""Gangs in the engine: when one is tried, and what becomes of its members.
 
-A member waits as *incomplete* until its gang is described and so many members exist as it needs. From
-then on all members are tried as one: whichever of them the queue hands out, the others that wait are
-taken with it, planned together, and decided together. Members that come once the gang has what it needs
-are planned like a gang of one, in the gang's domain.
+A member waits as *incomplete* until its gang is described and its strategy wants to try. From then on
+whichever of its waiting members the queue hands out, the others are taken with it and tried together.
 
-Planning a large gang takes longer than a turn of the loop may, so it is done in slices. Between two of
+An attempt is made in slices, since a large gang takes longer than a turn of the loop may. Between two of
 them the cluster's events are taken in, but nobody else's pods are decided; if one of the members itself
-changes, the plan is dropped and made anew.
+changes, the attempt is dropped and made anew.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
 from scheduler.core.cycle import Cycle, Placement
+from scheduler.core.gangs.atomic import Atomic
+from scheduler.core.gangs.attempt import Attempt, GangStrategy, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang, GangBook
-from scheduler.core.gangs.gang import GangRef
-from scheduler.core.gangs.planner import Member
-from scheduler.core.gangs.planning import GangPlanning
+from scheduler.core.gangs.cost import GangCost
+from scheduler.core.gangs.gang import GangError, GangRef, Strategy
+from scheduler.core.gangs.hoarding import Hoarding
+from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
 
 TELL_AFTER_S = 5.0
 """Members mostly come within moments of each other; what is still incomplete then is worth a word."""
-
-
-@dataclass(frozen=True, slots=True)
-class GangCommit:
-    """Members that are to be bound together, or none of them."""
-
-    ref: GangRef
-    min_count: int
-    """So many members must have a node in the end."""
-    placed_before: int
-    """So many had one already."""
-    nodes: Mapping[str, str]
-    """uid → node of those placed now."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemberOutcome:
-    """What was decided for one member; a placed one is assumed."""
-
-    queued: QueuedPod
-    placement: Placement
-    commit: GangCommit | None
-    """Of a placed member whose gang did not have all it needs before."""
 
 
 class GangDispatch:
@@ -62,83 +39,118 @@ class GangDispatch:
         cycles: Mapping[str, Cycle],
         clock: Callable[[], float],
     ) -> None:
-        self._state, self._queue, self._cycles, self._clock = state, queue, cycles, clock
+        self._state, self._queue, self._clock = state, queue, clock
         self.book = GangBook(state.nodes.cluster)
+        self.cost = GangCost()
+        workspace = Workspace(
+            state, cycles, clock, self.cost, exists=lambda ref: self.book.named(ref) is not None
+        )
+        self.hoarding = Hoarding(workspace)
+        self._strategies: Mapping[Strategy, GangStrategy] = {
+            Strategy.ATOMIC: Atomic(workspace),
+            Strategy.HOARDING: self.hoarding,
+            Strategy.OPTIMISTIC: Optimistic(workspace),
+        }
         self.decided: deque[MemberOutcome] = deque()
-        self._planning: GangPlanning | None = None
-        self._steps: Generator[None, None, None] | None = None
+        self._attempt: Attempt | None = None
         self._taken: dict[str, QueuedPod] = {}
         self._incomplete: dict[GangRef, float] = {}
         """Gangs whose members have not been told what is missing → since when it is."""
 
     @property
     def planning(self) -> bool:
-        """Whether a plan is being made; nobody else is decided meanwhile."""
-        return self._steps is not None
+        """Whether an attempt is under way; nobody else is decided meanwhile."""
+        return self._attempt is not None
 
     # ---- what the watch says
 
     def upsert(self, info: PodInfo) -> None:
         """A pod of ours as it is now, after the queue or the state has taken it in."""
-        before = self.book.of(info.uid)
+        known = self.book.of(info.uid)
+        before = known.members.get(info.uid) if known is not None else None
         gang = self.book.upsert(info)
-        if before is not None and before is not gang:
-            self._review(before)
+        if known is not None and known is not gang:
+            self._review(known)
         if gang is not None:
             self._review(gang, info.uid)
-        if info.uid in self._taken:
-            self._drop_plan()
+        queued = self._queue.get(info.uid)
+        if queued is not None and queued.place is Place.TENTATIVE and info.terminating:
+            self._state.forget(info.uid)
+            self._drop(info.uid)
+            self._queue.activate(queued, "PodUpdate")
+        if info.uid in self._taken and (
+            before is None or before.pod.spec != info.pod.spec or info.terminating
+        ):
+            self._drop_attempt()
 
     def remove(self, uid: str) -> None:
         """The pod is gone."""
         gang = self.book.remove(uid)
-        if gang is not None:
-            self._review(gang)
+        if gang is None:
+            return
+        self._drop(uid)
         if uid in self._taken:
-            self._drop_plan()
+            self._drop_attempt()
+        self._review(gang)
+
+    def node_overlapped(self, node: str) -> None:
+        """Others' pods have come to a node, it has shrunk, or it is gone."""
+        self._settle(self.hoarding.broken_on(node))
 
     def review_all(self) -> None:
         """A group has changed."""
-        for gang in self.book:
+        for gang in list(self.book):
             self._review(gang)
 
     # ---- decisions
 
     def begin(self, queued: QueuedPod) -> bool:
-        """Begins a plan if the pod, which the queue has just handed out, is a member of a gang."""
+        """Begins an attempt if the pod, which the queue has just handed out, is a member of a gang."""
         gang = self.book.of(queued.info.uid)
         if gang is None:
             return False
-        self._taken = {queued.info.uid: queued}
+        taken = self._taken = {queued.info.uid: queued}
         for uid in gang.members:
             other = self._queue.get(uid)
             if other is not None and other.place in (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE):
                 self._queue.take(other)
-                self._taken[uid] = other
-        placed = [self._state.pods[uid].node for uid in gang.members if uid in self._state.pods]
-        members = [Member(pod.info, pod.kind[1], self._cycles[pod.kind[0]]) for pod in self._taken.values()]
-        self._planning = GangPlanning(gang.ref, self.book.options(gang), members, self._state, placed=placed)
-        self._steps = self._planning.steps()
+                taken[uid] = other
+        options = self.book.options(gang)
+        self._attempt = self._strategies[options.strategy].attempt(gang, options, list(taken.values()))
         return True
 
     def work(self, until: float) -> bool:
-        """Goes on with the plan until the clock says `until`; returns whether that is its end. The
+        """Goes on with the attempt until the clock says `until`; returns whether that is its end. The
         outcomes are then in `decided`."""
-        if self._steps is None or self._planning is None:
-            return True
-        for _ in self._steps:
+        while self._attempt is not None:
+            try:
+                next(self._attempt)
+            except StopIteration as end:
+                self._attempt, self._taken = None, {}
+                self._settle(end.value)
+                return True
             if self._clock() >= until:
                 return False
-        self._conclude(self._planning)
         return True
 
     def fail(self, message: str) -> None:
-        """Planning has failed by an error: all members are tried again after a backoff."""
+        """The attempt has ended in an error: all members are tried again after a backoff."""
         taken = self._taken
-        self._steps, self._planning, self._taken = None, None, {}
-        for queued in taken.values():
-            self._queue.set_backoff(queued)
-            self.decided.append(MemberOutcome(queued, Placement(None, message), None))
+        self._attempt, self._taken = None, {}
+        self._settle(MemberOutcome(pod, Placement(None, message), retry=True) for pod in taken.values())
+
+    def give_way(self, queued: QueuedPod) -> Placement | None:
+        """A node for a pod that found none, if gangs that must give way to it hold what it needs."""
+        name, key = queued.kind
+        placement, outcomes = self.hoarding.give_way(queued.info, key, name)
+        self._settle(outcomes)
+        return placement
+
+    def expire(self) -> None:
+        """Ends holds whose time is up."""
+        due = self.hoarding.next_due()
+        if due is not None and due <= self._clock() and not self.planning:
+            self._settle(self.hoarding.expired())
 
     def untold(self) -> Iterable[tuple[QueuedPod, str]]:
         """Members whose gang has been incomplete for a while, each once, and why it is."""
@@ -149,27 +161,41 @@ class GangDispatch:
                 return
             del self._incomplete[ref]
             gang = self.book.named(ref)
-            why = self.book.why_incomplete(gang) if gang is not None else ""
+            why = self._why_incomplete(gang) if gang is not None else ""
             for uid in list(gang.members) if gang is not None and why else ():
                 queued = self._queue.get(uid)
                 if queued is not None and queued.place is Place.INCOMPLETE:
                     yield queued, why
 
     def next_due(self) -> float | None:
-        """When `untold` may have something to say."""
-        since = next(iter(self._incomplete.values()), None)
-        return None if since is None else since + TELL_AFTER_S
+        """When `untold` or `expire` may have something to do."""
+        times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
+        ends = self.hoarding.next_due()
+        return min([*times, *([] if ends is None else [ends])], default=None)
 
     # ---- internals
 
+    def _why_incomplete(self, gang: Gang) -> str:
+        """Why nothing can be tried yet; empty when it can."""
+        try:
+            options = self.book.options(gang)
+        except GangError as error:
+            return str(error)
+        if self._strategies[options.strategy].wants(gang.existing, options):
+            return ""
+        return f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
+
     def _review(self, gang: Gang, uid: str | None = None) -> None:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
-        incomplete = bool(self.book.why_incomplete(gang))
+        if not gang.members:
+            self._incomplete.pop(gang.ref, None)
+            return
+        incomplete = bool(self._why_incomplete(gang))
         uids: Iterable[str] = gang.members if incomplete != gang.incomplete or uid is None else (uid,)
         gang.incomplete = incomplete
         for member in list(uids):
             queued = self._queue.get(member)
-            if queued is None or queued.place in (Place.IN_FLIGHT, Place.GATED):
+            if queued is None or queued.place in (Place.IN_FLIGHT, Place.GATED, Place.TENTATIVE):
                 continue
             if incomplete and queued.place is not Place.INCOMPLETE:
                 self._queue.set_incomplete(queued)
@@ -179,37 +205,34 @@ class GangDispatch:
         if not incomplete:
             self._incomplete.pop(gang.ref, None)
 
-    def _conclude(self, planning: GangPlanning) -> None:
-        plan, taken = planning.plan, self._taken
-        self._steps, self._planning, self._taken = None, None, {}
-        rejected_by = frozenset[str]().union(*(f.rejected_by for f in plan.failures.values()))
-        placed = planning.placed_count
-        commit = None
-        if plan.found and placed < planning.options.min_count:
-            commit = GangCommit(planning.ref, planning.options.min_count, placed, plan.nodes)
-        for uid, queued in taken.items():
-            node = plan.nodes.get(uid)
-            if node is not None:
-                self.decided.append(MemberOutcome(queued, Placement(node), commit))
-                continue
-            own = plan.failures.get(uid)
-            message = own.message if plan.found and own is not None else planning.message(uid)
-            profile = self._cycles[queued.kind[0]].profile
-            blamed = rejected_by or frozenset(f.name for f in profile.filters)
-            self._queue.set_unschedulable(queued, blamed)
-            self.decided.append(MemberOutcome(queued, Placement(None, message, blamed), None))
+    def _settle(self, outcomes: Iterable[MemberOutcome]) -> None:
+        """Puts the members where their outcomes say, and those that are worth a word in `decided`."""
+        for outcome in outcomes:
+            queued, placement = outcome.queued, outcome.placement
+            if self._queue.get(queued.info.uid) is not queued:
+                continue  # gone meanwhile
+            if outcome.tentative:
+                self._queue.set_tentative(queued)
+            elif placement.node is None and outcome.retry:
+                self._queue.set_backoff(queued)
+            elif placement.node is None:
+                self._queue.set_unschedulable(queued, placement.rejected_by)
+            elif queued.place is not Place.IN_FLIGHT:
+                self._queue.take(queued)
+            self.decided.append(outcome)
 
-    def _drop_plan(self) -> None:
-        """A member has changed: what was planned so far is of no use."""
-        if self._steps is not None:
-            self._steps.close()
+    def _drop(self, uid: str) -> None:
+        for strategy in self._strategies.values():
+            strategy.drop(uid)
+
+    def _drop_attempt(self) -> None:
+        """A member has changed: what was found so far is of no use."""
+        if self._attempt is not None:
+            self._attempt.close()
         taken = self._taken
-        self._steps, self._planning, self._taken = None, None, {}
+        self._attempt, self._taken = None, {}
         for uid, queued in taken.items():
             if self._queue.get(uid) is queued and queued.place is Place.IN_FLIGHT:
                 self._queue.activate(queued, "GangChanged")
-        for uid in taken:
-            gang = self.book.of(uid)
-            if gang is not None:
-                self._review(gang)
-                break
+        for gang in {id(g): g for g in map(self.book.of, taken) if g is not None}.values():
+            self._review(gang)

@@ -8,10 +8,11 @@ Sources: k8s.io/api scheduling/v1beta1 (PodGroup), sigs.k8s.io/scheduler-plugins
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from scheduler.api_objects import CoschedulingPodGroup, PodGroup
 from scheduler.core.objects import ClusterObjects
@@ -22,6 +23,8 @@ GANG = "wholepod.io/gang"
 MIN_COUNT = "wholepod.io/min-count"
 STRATEGY = "wholepod.io/strategy"
 TOPOLOGY_KEY = "wholepod.io/topology-key"
+HOLD_TIMEOUT = "wholepod.io/hold-timeout"
+CONFLICT_MODE = "wholepod.io/conflict-mode"
 
 
 class Source(Enum):
@@ -48,6 +51,19 @@ class Strategy(Enum):
 
     ATOMIC = "atomic"
     """Nothing is placed, nothing held."""
+    HOARDING = "hoarding"
+    """Each is placed as it comes, its room held."""
+    OPTIMISTIC = "optimistic"
+    """Each is placed as it comes, its room left to others until the end."""
+
+
+class ConflictMode(Enum):
+    """When a claim is no longer good."""
+
+    FIT = "fit"
+    """The member does not fit any more."""
+    SEQUENCE = "sequence"
+    """Anything on the node has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,10 @@ class GangOptions:
     strategy: Strategy = Strategy.ATOMIC
     topology_key: str = ""
     """All members go to nodes with one value of this label; empty: anywhere."""
+    hold_timeout_s: float = 60.0
+    """`hoarding`: how long room is held for the members that are missing."""
+    conflict_mode: ConflictMode = ConflictMode.FIT
+    """`optimistic`: what counts as others having interfered with a claim."""
 
 
 class GangError(ValueError):
@@ -120,12 +140,32 @@ def _min_count(oldest: PodInfo) -> int:
 
 
 def _options(annotations: Mapping[str, str], *, min_count: int, topology_key: str = "") -> GangOptions:
-    strategy = annotations.get(STRATEGY, Strategy.ATOMIC.value)
-    known = [known.value for known in Strategy]
-    if strategy not in known:
-        raise GangError(f"annotation {STRATEGY} must be one of {', '.join(known)}, got {strategy!r}")
     return GangOptions(
         min_count=min_count,
-        strategy=Strategy(strategy),
+        strategy=_choice(annotations, STRATEGY, Strategy.ATOMIC),
         topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
+        hold_timeout_s=_seconds(annotations, HOLD_TIMEOUT, 60.0),
+        conflict_mode=_choice(annotations, CONFLICT_MODE, ConflictMode.FIT),
     )
+
+
+E = TypeVar("E", bound=Enum)
+
+
+def _choice(annotations: Mapping[str, str], key: str, default: E) -> E:
+    text = annotations.get(key, default.value)
+    try:
+        return type(default)(text)
+    except ValueError:
+        known = ", ".join(member.value for member in type(default))
+        raise GangError(f"annotation {key} must be one of {known}, got {text!r}") from None
+
+
+def _seconds(annotations: Mapping[str, str], key: str, default: float) -> float:
+    text = annotations.get(key)
+    if text is None:
+        return default
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text, re.ASCII)
+    if match is None:
+        raise GangError(f"annotation {key} must be a duration such as 90s, 5m or 1h, got {text!r}")
+    return float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]

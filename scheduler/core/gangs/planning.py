@@ -17,7 +17,8 @@ from scheduler.core.state import ClusterState
 
 
 class GangPlanning:
-    """`members` wait; `placed` are the nodes of those that don't. `plan` is there when `steps` ends."""
+    """`need` of the members must find places; `placed` are the nodes of members that have one already.
+    `plan` is there when `steps` ends."""
 
     plan: Plan
 
@@ -29,11 +30,10 @@ class GangPlanning:
         state: ClusterState,
         *,
         placed: Sequence[str],
+        need: int,
     ) -> None:
         self.ref, self.options, self.members = ref, options, members
-        self._state, self._placed = state, placed
-        self.placed_count = len(placed)
-        self.need = max(options.min_count - len(placed), 1)
+        self._state, self._placed, self._need = state, placed, need
 
     def steps(self) -> Generator[None, None, None]:
         """Each step costs about one decision. Closing it early leaves nothing assumed."""
@@ -43,7 +43,7 @@ class GangPlanning:
             return
         nodes, best = self._state.nodes, Plan({})
         values = list(dict.fromkeys(values_of(nodes, key, self._placed)))
-        for value in values[:1] if self._placed else domains_to_try(nodes, key, self.members, self.need):
+        for value in values[:1] if self._placed else domains_to_try(nodes, key, self.members, self._need):
             plan = yield from self._attempt(_Domain(self._state, key, value))
             if plan.found:
                 self.plan = plan
@@ -57,12 +57,12 @@ class GangPlanning:
         plan = self.plan
         own = plan.failures.get(uid) or next(iter(plan.failures.values()), Placement(None))
         where = f" in any one {self.options.topology_key}" if self.options.topology_key else ""
-        head = f"gang {self.ref}: {plan.reached} of at least {self.need} waiting members fit{where}"
+        head = f"gang {self.ref}: {plan.reached} of at least {self._need} waiting members fit{where}"
         tail = " (the search for a plan was given up)" if plan.budget_spent else ""
         return f"{head}{tail}: {own.message}" if own.message else f"{head}{tail}."
 
     def _attempt(self, within: Callable[[], Mask | None]) -> Generator[None, None, Plan]:
-        planner = Planner(self.members, self._state, need=self.need, within=within)
+        planner = Planner(self.members, self._state, need=self._need, within=within)
         yield from planner.steps()
         return planner.plan
 

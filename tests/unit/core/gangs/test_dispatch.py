@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 
 import msgspec
 import pytest
 
 from scheduler.api_objects import CoschedulingPodGroup
-from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.engine import Verdict
 from scheduler.core.gangs.dispatch import TELL_AFTER_S
 from scheduler.core.queue import Place
-from tests.builders import Clock, PodBuilder, make_engine, make_node, make_pod
-
-
-def member(name: str, memory: str = "1Gi", /, **more: str) -> PodBuilder:
-    options = {"gang": "g", "min-count": "2", **more}
-    annotations = {f"wholepod.io/{key}": value for key, value in options.items()}
-    return make_pod().named(name).annotations(annotations).req(memory=memory)
-
-
-def cluster(*memory: str, clock: Callable[[], float] | None = None) -> Engine:
-    engine = make_engine(clock)
-    for i, amount in enumerate(memory):
-        node = make_node(f"n{i}").labels({"kubernetes.io/hostname": f"n{i}"}).allocatable(memory=amount)
-        engine.upsert_node(node.obj())
-    return engine
-
-
-def decide_all(engine: Engine) -> list[Decision]:
-    decisions = []
-    while (decision := engine.decide()) is not None or engine.gangs.planning:
-        if decision is not None:
-            decisions.append(decision)
-    return decisions
-
-
-def placed(decisions: list[Decision]) -> dict[str, str | None]:
-    return {d.pod.pod.metadata.name: d.node for d in decisions if d.verdict is Verdict.PLACED}
+from tests.builders import Clock, make_node, make_pod
+from tests.unit.core.gangs.words import cluster, decide_all, member, placed
 
 
 def test_nothing_is_tried_before_enough_members_exist() -> None:
@@ -149,7 +123,7 @@ def test_a_member_that_changes_in_the_middle_of_planning_starts_it_anew() -> Non
         ),
         (
             {"strategy": "hope"},
-            "annotation wholepod.io/strategy must be one of atomic, got 'hope'",
+            "annotation wholepod.io/strategy must be one of atomic, hoarding, optimistic, got 'hope'",
         ),
     ],
 )
