@@ -45,11 +45,11 @@ class GangDispatch:
         workspace = Workspace(
             state, cycles, clock, self.cost, exists=lambda ref: self.book.named(ref) is not None
         )
-        self.hoarding = Hoarding(workspace)
+        self.hoarding, self.optimistic = Hoarding(workspace), Optimistic(workspace)
         self._strategies: Mapping[Strategy, GangStrategy] = {
             Strategy.ATOMIC: Atomic(workspace),
             Strategy.HOARDING: self.hoarding,
-            Strategy.OPTIMISTIC: Optimistic(workspace),
+            Strategy.OPTIMISTIC: self.optimistic,
         }
         self.decided: deque[MemberOutcome] = deque()
         self._attempt: Attempt | None = None

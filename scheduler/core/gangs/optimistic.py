@@ -11,7 +11,7 @@ always of claims that hold.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,11 @@ class Optimistic:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._claims: dict[GangRef, dict[str, Claim]] = {}
+
+    @property
+    def claims(self) -> Mapping[GangRef, Mapping[str, Claim]]:
+        """By gang and uid."""
+        return self._claims
 
     def wants(self, existing: int, options: GangOptions) -> bool:
         return existing >= 1
