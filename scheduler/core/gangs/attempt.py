@@ -88,10 +88,22 @@ class Workspace:
     def planning(
         self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int
     ) -> GangPlanning:
-        """A plan for these pods, `need` of them at least, beside the members that have a node."""
-        members = [self.member(pod) for pod in pods]
+        """A plan for these pods, `need` of them at least, beside the members that have a node.
+
+        The largest come first: what is left for the last must take only the small ones."""
+        members = [self.member(pod) for pod in sorted(pods, key=self._size, reverse=True)]
         placed = self.nodes_of(gang)
         return GangPlanning(gang.ref, options, members, self.state, placed=placed, need=need)
+
+    def _size(self, pod: QueuedPod) -> float:
+        """The largest share of the cluster that the pod asks for, of any resource."""
+        nodes = self.state.nodes
+        shares = [
+            amount / int(nodes.capacity[nodes.resources[name]])
+            for name, amount in pod.info.requests.items()
+            if name in nodes.resources and nodes.capacity[nodes.resources[name]]
+        ]
+        return max(shares, default=0.0)
 
     def refused(self, pod: QueuedPod, planning: GangPlanning) -> MemberOutcome:
         """The outcome of a member without a place, and what would have to change."""

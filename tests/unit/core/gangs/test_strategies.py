@@ -210,3 +210,14 @@ def test_who_gave_up_does_not_hold_again_before_the_winner_is_complete() -> None
     clock.advance(20.0)
     assert all("waits until that is complete" in d.message for d in decide_all(engine))
     assert tight(engine) == 3
+
+
+# ---- sizes
+
+
+def test_the_largest_member_is_placed_first_whenever_it_came() -> None:
+    engine = cluster("3Gi", "2Gi")
+    options = {"min-count": "3"}
+    for name, memory in (("s1", "1Gi"), ("s2", "1Gi"), ("big", "3Gi")):
+        engine.upsert_pod(member(name, memory, **options).obj())
+    assert placed(decide_all(engine)) == {"s1": "n1", "s2": "n1", "big": "n0"}
