@@ -13,7 +13,7 @@ not per pod, and no more often than the checks' own cost allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -80,7 +80,13 @@ class Engine:
         self.mix = ShapeMix()
         self.state = ClusterState(self.mix.frozen)
         self.cycles: dict[str, Cycle] = {p.scheduler_name: Cycle(p, self.state.nodes) for p in profiles}
-        self.gangs = GangDispatch(self.state, queue, self.cycles, clock)
+        self.gangs = GangDispatch(
+            self.state,
+            queue,
+            self.cycles,
+            clock,
+            on_freed=lambda node: self._note(node, Wake.ASSIGNED_POD_REMOVED),
+        )
         self._wakes_on: dict[str, dict[str, Wake]] = {
             p.scheduler_name: {f.name: f.wakes_on for f in p.filters} for p in profiles
         }
@@ -233,7 +239,12 @@ class Engine:
         if self.gangs.begin(queued):
             return self._plan_on()
         try:
-            placement = self.cycles[queued.kind[0]].place(info, queued.kind[1])
+            allowed = self.gangs.reservations.allowed(info)
+            placement = self.cycles[queued.kind[0]].place(info, queued.kind[1], within=allowed)
+            if allowed is not None and placement.node is None:
+                # Nobody but the reservation may have kept the pod off a node: whatever frees one helps.
+                everybody = frozenset(self._wakes_on[queued.kind[0]])
+                placement = replace(placement, rejected_by=everybody)
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
@@ -370,11 +381,11 @@ class Engine:
         self, name: str, key: Key, info: PodInfo, rows: NDArray[np.intp] | None
     ) -> frozenset[str] | None:
         """Who rejects the pod on these rows (None: on all nodes); None when one of them fits."""
-        cycle = self.cycles[name]
+        cycle, allowed = self.cycles[name], self.gangs.reservations.allowed(info)
         try:
             if rows is not None:
-                return cycle.rejected_by(info, rows)
-            placement = cycle.place(info, key)
+                return cycle.rejected_by(info, rows if allowed is None else rows[allowed[rows]])
+            placement = cycle.place(info, key, within=allowed)
         except Exception:  # the pod's next decision will say what it was
             return None
         return placement.rejected_by if placement.node is None else None

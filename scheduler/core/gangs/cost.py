@@ -23,5 +23,7 @@ class GangCost:
     """strategy → plans given up after members had places in them."""
     infeasible: Counter[str] = field(default_factory=Counter)
     """strategy → attempts that found no plan, by the gang's own needs."""
+    reserved_byte_seconds: int = 0
+    """Free memory of nodes that were kept for a starving gang, times how long."""
     deadlocks: int = 0
     """Times a gang had to give up its holds for a senior one that it blocked."""

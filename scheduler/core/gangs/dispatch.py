@@ -18,9 +18,10 @@ from scheduler.core.gangs.atomic import Atomic
 from scheduler.core.gangs.attempt import Attempt, GangStrategy, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang, GangBook
 from scheduler.core.gangs.cost import GangCost
-from scheduler.core.gangs.gang import GangError, GangRef, Strategy
+from scheduler.core.gangs.gang import GangError, GangOptions, GangRef, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.optimistic import Optimistic
+from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
@@ -38,7 +39,10 @@ class GangDispatch:
         queue: SchedulingQueue,
         cycles: Mapping[str, Cycle],
         clock: Callable[[], float],
+        *,
+        on_freed: Callable[[str], None],
     ) -> None:
+        """`on_freed`: called with the name of a node that others may use again."""
         self._state, self._queue, self._clock = state, queue, clock
         self.book = GangBook(state.nodes.cluster)
         self.cost = GangCost()
@@ -51,6 +55,9 @@ class GangDispatch:
             Strategy.HOARDING: self.hoarding,
             Strategy.OPTIMISTIC: self.optimistic,
         }
+        self.reservations = Reservations(state, self.cost, clock, self._wanting)
+        self._workspace = workspace
+        self._on_freed = on_freed
         self.decided: deque[MemberOutcome] = deque()
         self._attempt: Attempt | None = None
         self._taken: dict[str, QueuedPod] = {}
@@ -147,10 +154,14 @@ class GangDispatch:
         return placement
 
     def expire(self) -> None:
-        """Ends holds whose time is up."""
+        """Ends holds whose time is up, and looks whether a gang has waited too long."""
         due = self.hoarding.next_due()
-        if due is not None and due <= self._clock() and not self.planning:
+        if self.planning:
+            return
+        if due is not None and due <= self._clock():
             self._settle(self.hoarding.expired())
+        for node in self.reservations.look():
+            self._on_freed(node)
 
     def untold(self) -> Iterable[tuple[QueuedPod, str]]:
         """Members whose gang has been incomplete for a while, each once, and why it is."""
@@ -170,8 +181,8 @@ class GangDispatch:
     def next_due(self) -> float | None:
         """When `untold` or `expire` may have something to do."""
         times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
-        ends = self.hoarding.next_due()
-        return min([*times, *([] if ends is None else [ends])], default=None)
+        others = (self.hoarding.next_due(), self.reservations.next_due())
+        return min([*times, *(time for time in others if time is not None)], default=None)
 
     # ---- internals
 
@@ -189,6 +200,7 @@ class GangDispatch:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
         if not gang.members:
             self._incomplete.pop(gang.ref, None)
+            self._serve(gang.ref)
             return
         incomplete = bool(self._why_incomplete(gang))
         uids: Iterable[str] = gang.members if incomplete != gang.incomplete or uid is None else (uid,)
@@ -220,6 +232,36 @@ class GangDispatch:
             elif queued.place is not Place.IN_FLIGHT:
                 self._queue.take(queued)
             self.decided.append(outcome)
+            if outcome.commit is not None:
+                self._serve(outcome.commit.ref)
+            elif placement.node is None or outcome.tentative:
+                gang = self.book.of(queued.info.uid)
+                if gang is not None:
+                    self.reservations.waits(gang.ref)
+
+    def _serve(self, ref: GangRef) -> None:
+        for node in self.reservations.served(ref):
+            self._on_freed(node)
+
+    def _lacks(self, gang: Gang) -> tuple[GangOptions, int] | None:
+        """How many members have no node that it needs; None if it lacks none, or lacks members."""
+        if not gang.members:
+            return None
+        try:
+            options = self.book.options(gang)
+        except GangError:
+            return None
+        lacking = options.min_count - len(self._workspace.nodes_of(gang))
+        return (options, lacking) if lacking > 0 and gang.existing >= options.min_count else None
+
+    def _wanting(self, ref: GangRef) -> Wanting | None:
+        gang = self.book.named(ref)
+        lacks = self._lacks(gang) if gang is not None else None
+        if gang is None or lacks is None:
+            return None
+        queued = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
+        members = [self._workspace.member(pod) for pod in queued if pod.info.uid not in self._state.pods]
+        return Wanting(gang, lacks[0], members, lacks[1])
 
     def _drop(self, uid: str) -> None:
         for strategy in self._strategies.values():

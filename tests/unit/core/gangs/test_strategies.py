@@ -110,7 +110,7 @@ def test_holds_end_when_their_time_is_up() -> None:
     engine = cluster("1Gi", clock=(clock := Clock()))
     engine.upsert_pod(member("a", strategy="hoarding", **{"hold-timeout": "90s"}).obj())
     decide_all(engine)
-    assert engine.next_due() == clock.now + 90.0
+    assert engine.gangs.hoarding.next_due() == clock.now + 90.0
     clock.advance(90.0)
     [decision] = decide_all(engine)
     assert decision.verdict is Verdict.WAITING
