@@ -177,3 +177,42 @@ class PodDisruptionBudgetStatus(ApiStruct):
 class PodDisruptionBudget(ClusterObject):
     spec: LabelSelectorSpec = msgspec.field(default_factory=LabelSelectorSpec)
     status: PodDisruptionBudgetStatus = msgspec.field(default_factory=PodDisruptionBudgetStatus)
+
+
+class GangPolicy(ApiStruct):
+    min_count: int = 1
+
+
+class SchedulingPolicy(ApiStruct):
+    """`basic` when there is no `gang`."""
+
+    gang: GangPolicy | None = None
+
+
+class TopologyConstraint(ApiStruct):
+    key: str = ""
+
+
+class SchedulingConstraints(ApiStruct):
+    topology: list[TopologyConstraint] | None = None
+
+
+class PodGroupSpec(ApiStruct):
+    scheduling_policy: SchedulingPolicy = msgspec.field(default_factory=SchedulingPolicy)
+    scheduling_constraints: SchedulingConstraints = msgspec.field(default_factory=SchedulingConstraints)
+
+
+class PodGroup(ClusterObject):
+    """Kubernetes' own, of the group scheduling.k8s.io."""
+
+    spec: PodGroupSpec = msgspec.field(default_factory=PodGroupSpec)
+
+
+class CoschedulingPodGroupSpec(ApiStruct):
+    min_member: int = 1
+
+
+class CoschedulingPodGroup(ClusterObject):
+    """Of the group scheduling.x-k8s.io, defined by the scheduler-plugins project."""
+
+    spec: CoschedulingPodGroupSpec = msgspec.field(default_factory=CoschedulingPodGroupSpec)

@@ -69,6 +69,10 @@ class PodBuilder:
         self._metadata["labels"] = labels
         return self
 
+    def annotations(self, annotations: dict[str, str]) -> Self:
+        self._metadata["annotations"] = annotations
+        return self
+
     def created(self, timestamp: str) -> Self:
         self._metadata["creationTimestamp"] = timestamp
         return self

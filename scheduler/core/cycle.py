@@ -1,7 +1,7 @@
 """The scheduling cycle of one profile: filter, score, pick, for one pod against all nodes.
 
 All nodes are looked at, always; what makes that cheap is that almost nothing is computed twice.
-Pods of one kind (equal in every field the profile's plugins read) share one `_Answers`: filter
+Pods of one kind (equal in every field the profile's plugins read) share one `Answers`: filter
 results and scores of all nodes, patched on the rows that changed since they were last used. A
 placement changes one row, so the work per decision follows what changed, not nodes x plugins.
 Filters that do not read usage share their answers in turn, even between pods of different sizes;
@@ -13,19 +13,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.core.answers import INFEASIBLE, Answers, statuses_of
 from scheduler.core.attempt import Attempt
 from scheduler.core.budgets import Budgets
 from scheduler.core.dry_run import DryRun
-from scheduler.core.filter_answers import PASSES, FilterAnswers, resized
-from scheduler.core.nodes import MEMORY, NodeTable, Rows, Stamp, narrow
+from scheduler.core.filter_answers import PASSES, FilterAnswers
+from scheduler.core.nodes import MEMORY, NodeTable, Rows
 from scheduler.core.nominations import Nominations
-from scheduler.core.overlay import Kept, Overlay, Overlays
+from scheduler.core.overlay import Overlay, Overlays
 from scheduler.core.placed_pods import PlacedPods
+from scheduler.core.placement import NO_CHOICES, Choices, Placement, Within
 from scheduler.core.plugin import FilterPlugin, Mask, Plugin, PreFilterResult, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
@@ -33,58 +34,17 @@ from scheduler.core.prefilter import PreFilterAnswer, run_prefilters
 from scheduler.core.profile import Key, Profile, WeightedScore, key_reader
 from scheduler.core.questions import Questions, Statuses
 from scheduler.core.recent import Recent
-from scheduler.core.remote import CONTEXTS_KEPT, Context, RemoteAnswers, RemotePlugins
-from scheduler.core.row_memo import RowAnswer, RowMemo
+from scheduler.core.remote import CONTEXTS_KEPT, RemoteAnswers, RemotePlugins
 from scheduler.core.volumes.plan import VolumePlan
+
+__all__ = ["Cycle", "Placement", "fit_error"]
 
 NO_NODES = "no nodes available to schedule pods"
 """ErrNoNodesAvailable (pkg/scheduler/schedule_one.go)."""
 
-_INFEASIBLE = np.iinfo(np.int64).min
 CACHED_KINDS = 256
 """Kinds of pods whose answers are kept; each takes some 26 bytes a node."""
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What a cycle found. Without a node, `message` is the text of the FailedScheduling event."""
-
-    node: str | None
-    message: str = ""
-    rejected_by: frozenset[str] = frozenset()
-    """Plugins that rejected at least one node (or the pod as such)."""
-
-
-class _Answers:
-    """All that is known of one kind of pod, but for scores that do not read usage."""
-
-    def __init__(
-        self,
-        static: FilterAnswers,
-        usage: FilterAnswers,
-        scores: Sequence[WeightedScore],
-        prefilter: PreFilterAnswer,
-    ) -> None:
-        self.static, self.usage, self.prefilter = static, usage, prefilter
-        self.scores = scores
-        """Plugins that read usage and have something to say of the pod."""
-        self.versions: tuple[int, ...] = ()
-        self.raw = np.empty((len(scores), 0), np.int64)
-        self.alone = len(scores) == 1 and scores[0].plugin.full_resolution
-        """Whether `total` decides as it is, unless there are preferences."""
-        self.sums = all(s.plugin.normalized for s in scores)
-        """Whether `total` is a sum of normalised scores, so that preferences can be added to it."""
-        self.total = np.empty(0, np.int64)
-        """Weighted sum of raw scores; lowest where the pod does not fit."""
-        plugins = [*(p for _, p in usage.filters), *(s.plugin for s in scores)]
-        self.memo = RowMemo() if all(p.reads_amounts_only for p in plugins) else None
-        self.remote: dict[Context, RemoteAnswers] = {}
-        self.failures: dict[RemoteAnswers, tuple[Stamp, Placement]] = {}
-        self.rejections: tuple[Stamp, RemoteAnswers, Statuses] | None = None
-        """What all filters together said when they were last put together."""
-        self.nominated: Kept = {}
-        self.dry_run: DryRun | None = None
 
 
 class Cycle:
@@ -122,9 +82,9 @@ class Cycle:
             cached_kinds=cached_kinds,
         )
         self._static: Recent[Key, FilterAnswers] = Recent(cached_kinds)
-        self._kinds: Recent[Key, _Answers] = Recent(cached_kinds)
+        self._kinds: Recent[Key, Answers] = Recent(cached_kinds)
 
-    def place(self, pod: PodInfo, key: Key | None = None) -> Placement:
+    def place(self, pod: PodInfo, key: Key | None = None, *, within: Within | None = None) -> Placement:
         """The best node for the pod as things stand; nothing is changed by asking."""
         n = len(self._nodes)
         if n == 0:
@@ -132,6 +92,8 @@ class Cycle:
         key = self.read_key(pod) if key is None else key
         if self._kinds.get(key) is None:
             only = self._only_node(pod)
+            if only is not None and within is not None:
+                only = only[within.mask[only]]
             if only is not None and self.rejected_by(pod, only) is None:
                 return Placement(self._nodes.names[only[0]])
         answers = self._answers(pod, key)
@@ -143,32 +105,66 @@ class Cycle:
         remote = self.remote.answers(pod, answers.remote)
         totals = answers.total
         if remote.filters is not None:
-            totals = np.where(remote.filters.first == PASSES, totals, _INFEASIBLE)
+            totals = np.where(remote.filters.first == PASSES, totals, INFEASIBLE)
+        if within is not None:
+            totals = np.where(within.mask, totals, INFEASIBLE)
         overlay, own = self._overlay(pod, answers, remote), -1
         if overlay is not None:
             totals = totals.copy()
-            totals[overlay.rows] = _INFEASIBLE
+            totals[overlay.rows] = INFEASIBLE
             own = self._own_row(pod)
-            if own >= 0 and totals[own] != _INFEASIBLE:
+            if own >= 0 and within is not None and not within.mask[own]:
+                own = -1
+            if own >= 0 and totals[own] != INFEASIBLE:
                 return Placement(self._nodes.names[own])
         candidates = self._considered(prefilter, own)
         if candidates is not None:
             totals = totals[candidates]
-        best = totals.max(initial=_INFEASIBLE)
-        if best == _INFEASIBLE:
-            return self._failure(pod, answers, remote, prefiltered.rejected_by, candidates, overlay, own)
+        best = totals.max(initial=INFEASIBLE)
+        if best == INFEASIBLE:
+            narrowed_by = prefiltered.rejected_by
+            return self._failure(pod, answers, remote, narrowed_by, candidates, overlay, own, within)
         preferences = self._preferences.of(pod, key)
         if preferences or remote.scores or not (answers.alone or answers.sums):
-            rows = _rows_where(totals != _INFEASIBLE)
+            rows = _rows_where(totals != INFEASIBLE)
             if candidates is not None:
                 rows = candidates[rows]
-            ties = self._best_of_mixed(pod, answers, preferences, remote, rows)
+            ties = self._best_of_mixed(answers, preferences, remote, rows)
         else:
             ties = np.flatnonzero(totals == best)
             if candidates is not None:
                 ties = candidates[ties]
         row = int(ties[0]) if len(ties) == 1 else self._break_tie(pod, ties)
         return Placement(self._nodes.names[row])
+
+    def choices(self, pod: PodInfo, key: Key, within: Within | None = None) -> Choices:
+        """All that `place` could choose from, in the order of its preference."""
+        if not len(self._nodes):
+            return NO_CHOICES
+        answers = self._answers(pod, key)
+        prefilter = self._prefiltered(pod, answers).result
+        if prefilter.rejection is not None:
+            return NO_CHOICES
+        remote = self.remote.answers(pod, answers.remote)
+        statuses = self._rejections(answers, remote, self._overlay(pod, answers, remote))
+        own = self._own_row(pod)
+        allowed = answers.total != INFEASIBLE
+        if within is not None:
+            allowed &= within.mask
+        considered = self._considered(prefilter, own)
+        if considered is not None:
+            allowed &= np.isin(np.arange(len(self._nodes)), considered)
+        curable = np.flatnonzero(allowed & self._curable(statuses))
+        rows = np.flatnonzero(allowed & statuses.passing)
+        if not len(rows):
+            return Choices(rows, curable)
+        totals = self._normalized_totals(answers, self._preferences.of(pod, key), remote, rows)
+        finer = [-answers.raw[i, rows] for i in _of_full_resolution(answers)]
+        nodes = self._nodes
+        free = nodes.allocatable[MEMORY].take(rows) - nodes.requested[MEMORY].take(rows)
+        mixed = (nodes.name_hash.take(rows) ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
+        order = np.lexsort((~mixed, free, *reversed(finer), -totals, rows != own))
+        return Choices(rows[order], curable)
 
     def attempt(
         self,
@@ -278,7 +274,7 @@ class Cycle:
         rows = self._rows_named(names)
         return rows if len(rows) else None
 
-    def _prefiltered(self, pod: PodInfo, answers: _Answers) -> PreFilterAnswer:
+    def _prefiltered(self, pod: PodInfo, answers: Answers) -> PreFilterAnswer:
         """The kind's answer, unless what concerns this very pod may change it."""
         if not self.remote.may_refuse(pod):
             return answers.prefilter
@@ -289,9 +285,9 @@ class Cycle:
         row_of = self._nodes.row_of
         return np.array(sorted(row_of[name] for name in names if name in row_of), np.intp)
 
-    def _answers(self, pod: PodInfo, key: Key) -> _Answers:
+    def _answers(self, pod: PodInfo, key: Key) -> Answers:
         """The pod's kind, brought up to date with the table."""
-        nodes, n = self._nodes, len(self._nodes)
+        nodes = self._nodes
         answers = self._kinds.get(key)
         if answers is None:
             static_key = self._read_static_key(pod)
@@ -300,72 +296,37 @@ class Cycle:
                 static = self._static.put(static_key, _applying(self._static_filters, pod))
             usage = _applying(self._usage_filters, pod)
             scores = [s for s in self._usage_scores if s.plugin.rates(pod)]
-            answers = _Answers(static, usage, scores, run_prefilters(self.profile, pod))
+            answers = Answers(static, usage, scores, run_prefilters(self.profile, pod))
             self._kinds.put(key, answers)
-        static, usage = answers.static, answers.usage
-        generation = nodes.generation
-        if static.generation != generation:
-            static.resize(n)
-            rows = nodes.objects_changed_since(static.generation)
-            if len(rows):
-                part = narrow(rows, n)
-                static.refresh(pod, part, nodes.view(part))
-            static.generation = generation
-        everything = nodes.view()
-        versions = tuple([s.plugin.version(everything) for s in answers.scores])
-        if versions != answers.versions:
-            answers.versions, usage.generation = versions, -1
-            if answers.memo is not None:
-                answers.memo.clear()
-        if usage.generation != generation:
-            usage.resize(n)
-            if answers.total.size != n:
-                answers.total, answers.raw = resized(answers.total, n), resized(answers.raw, n)
-            rows = nodes.changed_since(usage.generation)
-            if len(rows) == 1 and answers.memo is not None:
-                self._refresh_row(pod, answers, answers.memo, int(rows[0]))
-            elif len(rows):
-                self._refresh_usage(pod, answers, narrow(rows, n))
-            usage.generation = generation
+        answers.refresh(pod, nodes)
         return answers
-
-    def _refresh_row(self, pod: PodInfo, answers: _Answers, memo: RowMemo, row: int) -> None:
-        """The usual case: the one row that the last placement has changed."""
-        usage = answers.usage
-        key, known = memo.get(self._nodes, row)
-        if known is None:
-            total = int(self._refresh_usage(pod, answers, slice(row, row + 1))[0])
-            raw = answers.raw[:, row].copy()
-            memo.put(key, RowAnswer(usage.first[row], usage.bits[row], usage.unresolvable[row], raw, total))
-            return
-        usage.first[row], usage.bits[row], usage.unresolvable[row] = known[:3]
-        answers.raw[:, row] = known.raw
-        fits = known.first == PASSES and answers.static.first[row] == PASSES
-        answers.total[row] = known.total if fits else _INFEASIBLE
-
-    def _refresh_usage(self, pod: PodInfo, answers: _Answers, rows: Rows) -> Scores:
-        """Redoes these rows; returns their weighted sums of raw scores, whether they fit or not."""
-        nodes = self._nodes.view(rows)
-        answers.usage.refresh(pod, rows, nodes)
-        total = np.zeros(nodes.count, np.int64)
-        for i, weighted in enumerate(answers.scores):
-            raw = weighted.plugin.score(pod, nodes)
-            answers.raw[i, rows] = raw
-            total += raw * weighted.weight
-        feasible = (answers.usage.first[rows] == PASSES) & (answers.static.first[rows] == PASSES)
-        answers.total[rows] = np.where(feasible, total, _INFEASIBLE)
-        return total
 
     def _best_of_mixed(
         self,
-        pod: PodInfo,
-        answers: _Answers,
+        answers: Answers,
         preferences: Sequence[StaticScore],
         remote: RemoteAnswers,
         rows: Rows,
     ) -> NDArray[np.intp]:
-        """Those of the rows that fit with the highest weighted sum of normalised scores; normalisation
-        looks at these rows only. Among them a plugin of full resolution decides."""
+        """Those of the rows that fit with the highest weighted sum of normalised scores. Among them a
+        plugin of full resolution decides."""
+        totals = self._normalized_totals(answers, preferences, remote, rows)
+        ties = np.flatnonzero(totals == totals.max())
+        if not isinstance(rows, slice):
+            ties = rows[ties]
+        for i in _of_full_resolution(answers):
+            raw = answers.raw[i]
+            ties = ties[raw[ties] == raw[ties].max()]
+        return ties
+
+    def _normalized_totals(
+        self,
+        answers: Answers,
+        preferences: Sequence[StaticScore],
+        remote: RemoteAnswers,
+        rows: Rows,
+    ) -> Scores:
+        """Weighted sums of normalised scores of rows that fit; normalisation looks at these rows only."""
         fitting = answers.total[rows]
         totals = fitting if answers.sums else np.zeros_like(fitting)
         if not answers.sums:
@@ -375,13 +336,7 @@ class Cycle:
             totals = totals + score.plugin.normalize(score.raw[rows]) * score.weight
         if remote.scores:
             totals = totals + remote.rank(rows, len(totals))
-        ties = np.flatnonzero(totals == totals.max())
-        if not isinstance(rows, slice):
-            ties = rows[ties]
-        for raw, weighted in zip(answers.raw, answers.scores, strict=True):
-            if weighted.plugin.full_resolution:
-                ties = ties[raw[ties] == raw[ties].max()]
-        return ties
+        return totals
 
     def _break_tie(self, pod: PodInfo, rows: NDArray[np.intp]) -> int:
         """Less free memory first, then a hash of (uid, node): the same in every process, and
@@ -394,30 +349,30 @@ class Cycle:
         mixed = (nodes.name_hash.take(rows) ^ np.uint64(pod.uid_hash)) * _HASH_FACTOR
         return int(rows[np.argmax(mixed)])
 
-    def _overlay(self, pod: PodInfo, answers: _Answers, remote: RemoteAnswers) -> Overlay | None:
+    def _overlay(self, pod: PodInfo, answers: Answers, remote: RemoteAnswers) -> Overlay | None:
         if not self._nominations:
             return None
-        everywhere = None if remote.filters is None else _statuses(remote.filters)
+        everywhere = None if remote.filters is None else statuses_of(remote.filters)
         return self._overlays.of(self._questions(pod, answers, remote), answers.nominated, everywhere)
 
-    def _questions(self, pod: PodInfo, answers: _Answers, remote: RemoteAnswers) -> Questions:
+    def _questions(self, pod: PodInfo, answers: Answers, remote: RemoteAnswers) -> Questions:
         return Questions(
             pod,
             self._nodes,
-            static=_statuses(answers.static),
+            static=statuses_of(answers.static),
             usage=answers.usage.filters,
             remote=remote.filters.filters if remote.filters is not None else (),
         )
 
-    def _rejections(self, answers: _Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:
+    def _rejections(self, answers: Answers, remote: RemoteAnswers, overlay: Overlay | None) -> Statuses:
         """Of all nodes; not to be written to."""
         stamp, kept = self._nodes.stamp, answers.rejections
         if kept is not None and kept[0] == stamp and kept[1] is remote and overlay is None:
             return kept[2]
         static, *others = _groups(answers, remote)
-        statuses = _statuses(static).copy()
+        statuses = statuses_of(static).copy()
         for group in others:
-            statuses.merge(_statuses(group))
+            statuses.merge(statuses_of(group))
         if overlay is not None:
             statuses.update(overlay.rows, overlay.statuses)
         else:
@@ -427,31 +382,40 @@ class Cycle:
     def _failure(
         self,
         pod: PodInfo,
-        answers: _Answers,
+        answers: Answers,
         remote: RemoteAnswers,
         narrowed_by: frozenset[str],
         candidates: NDArray[np.intp] | None,
         overlay: Overlay | None,
         own: int,
+        within: Within | None,
     ) -> Placement:
         """Why not, kept until the table changes."""
         stamp, n = self._nodes.stamp, len(self._nodes)
         kept = answers.failures.get(remote)
-        if kept is not None and kept[0] == stamp and overlay is None:
+        if kept is not None and kept[0] == stamp and overlay is None and within is None:
             return kept[1]
         rejected_by = set(narrowed_by)
         statuses = self._rejections(answers, remote, overlay)
         if own >= 0:  # tried first, and who rejected it there is named, too
             narrowed_by |= {self.profile.filters[statuses.first[own]].name}
-        if candidates is not None:
-            statuses = statuses.take(candidates)
+        considered = candidates
+        if within is not None:
+            inside = within.mask
+            considered = np.flatnonzero(inside) if candidates is None else candidates[inside[candidates]]
+        if considered is not None:
+            statuses = statuses.take(considered)
         counts = self._count_reasons(pod, statuses)
         rejected_by.update(self.profile.filters[index].name for index in np.unique(statuses.first).tolist())
+        if within is not None:
+            counts[within.others] += (n if candidates is None else len(candidates)) - len(statuses.first)
+            # Nobody has been asked about the others: once they are in question, any plugin may matter.
+            rejected_by.update(plugin.name for plugin in self.profile.filters)
         if candidates is not None:
             plugins = " ".join(sorted(narrowed_by))
             counts[f"node(s) didn't satisfy plugin(s) [{plugins}]"] += n - len(candidates)
         placement = Placement(None, fit_error(n, counts), frozenset(rejected_by))
-        if overlay is not None:
+        if overlay is not None or within is not None:
             return placement
         if kept is None and len(answers.failures) >= CONTEXTS_KEPT:
             answers.failures.clear()
@@ -467,6 +431,15 @@ class Cycle:
                 counts[text] += int(np.count_nonzero(bits & np.uint64(1 << k)))
         return counts
 
+    def _curable(self, statuses: Statuses) -> Mask:
+        """bool[n]: where what rejects the pod first may be cured by pods placed elsewhere."""
+        found = np.zeros(len(statuses.first), np.bool_)
+        for index, plugin in enumerate(self.profile.filters):
+            if plugin.cured_by_pods:
+                lasting = ~np.uint64(plugin.cured_by_pods)
+                found |= (statuses.first == index) & (statuses.bits & lasting == 0)
+        return found
+
 
 def fit_error(n: int, counts: Counter[str]) -> str:
     """FitError.Error() (pkg/scheduler/framework/types.go) of n nodes."""
@@ -478,13 +451,14 @@ def _applying(filters: Iterable[tuple[int, FilterPlugin]], pod: PodInfo) -> Filt
     return FilterAnswers((index, plugin) for index, plugin in filters if plugin.applies(pod))
 
 
-def _groups(answers: _Answers, remote: RemoteAnswers) -> list[FilterAnswers]:
+def _groups(answers: Answers, remote: RemoteAnswers) -> list[FilterAnswers]:
     groups = [answers.static, answers.usage]
     return groups if remote.filters is None else [*groups, remote.filters]
 
 
-def _statuses(answers: FilterAnswers) -> Statuses:
-    return Statuses(answers.first, answers.bits, answers.unresolvable)
+def _of_full_resolution(answers: Answers) -> list[int]:
+    """Places of scores that decide between nodes with equal sums, in turn."""
+    return [i for i, weighted in enumerate(answers.scores) if weighted.plugin.full_resolution]
 
 
 def _rows_where(mask: Mask) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preemption import Preemption
 from scheduler.core.volumes.plan import VolumePlan
@@ -14,6 +15,10 @@ class Verdict(Enum):
     PLACED = "placed"
     """Assumed on `node`; the bind is to be sent."""
     UNSCHEDULABLE = "unschedulable"
+    WAITING = "waiting"
+    """A member of a gang that can't be tried yet, or has to be tried again soon."""
+    TENTATIVE = "tentative"
+    """A member of a gang has a place, which is kept in mind until the others have theirs."""
     TERMINATING = "terminating"
     """The pod is being deleted; it is left alone."""
     ERROR = "error"
@@ -37,3 +42,5 @@ class Decision:
     """What `status.nominatedNodeName` is to become; None: as it is, empty: cleared."""
     volumes: VolumePlan | None = None
     """What has to be written, and come true, before the bind may be sent."""
+    commit: GangCommit | None = None
+    """Of a placed member that is to be bound together with others, or not at all."""

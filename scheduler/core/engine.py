@@ -12,10 +12,14 @@ from dataclasses import replace
 
 from scheduler.api import Namespace, Node, Pod
 from scheduler.api_objects import ClusterObject
-from scheduler.core.cycle import Cycle, Placement
+from scheduler.core.cycle import Cycle
 from scheduler.core.decision import Decision, Verdict
+from scheduler.core.gangs.attempt import MemberOutcome
+from scheduler.core.gangs.dispatch import GangDispatch
+from scheduler.core.gangs.ref import GROUPS, group_ref, same_options
 from scheduler.core.mix import ShapeMix
 from scheduler.core.objects import K
+from scheduler.core.placement import Placement
 from scheduler.core.plugin import ObjectChange, PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
@@ -31,6 +35,9 @@ from scheduler.core.waking import Waking
 from scheduler.quantity import QuantityError
 
 __all__ = ["Decision", "Engine", "Verdict"]
+
+PLAN_SLICE_S = 0.01
+"""Planning a gang goes on for so long at a time."""
 
 
 class Engine:
@@ -49,8 +56,17 @@ class Engine:
         self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
         """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
+        self.gangs = GangDispatch(
+            self.state,
+            queue,
+            self.cycles,
+            clock,
+            on_freed=lambda node: self._waking.note(node, Wake.ASSIGNED_POD_REMOVED),
+            on_asleep=lambda name, plugins: self._waking.wait_for_help(name, plugins),
+        )
         self._second_looks = {
-            name: SecondLook(cycle, self.state, self._post_filters) for name, cycle in self.cycles.items()
+            name: SecondLook(cycle, self.state, self._post_filters, self.gangs.reservations.allowed)
+            for name, cycle in self.cycles.items()
         }
         self._waking = Waking(
             profiles, queue, self._second_looks, row_of=self.state.nodes.row_of, clock=clock
@@ -68,14 +84,19 @@ class Engine:
         if pod.status.phase in ("Succeeded", "Failed"):
             self.remove_pod(uid)
         elif pod.spec.node_name:
-            self._upsert_assigned(PodInfo(pod))
+            info = PodInfo(pod)
+            self._upsert_assigned(info)
+            if pod.spec.scheduler_name in self.cycles:
+                self.gangs.upsert(info)
         elif pod.spec.scheduler_name in self.cycles:
             try:
                 info = PodInfo(pod)
             except QuantityError:
                 self._stop_waiting(uid)
+                self.gangs.remove(uid)
                 raise
             self._upsert_waiting(info)
+            self.gangs.upsert(info)
 
     def remove_pod(self, uid: str) -> None:
         """Deleted or finished."""
@@ -86,6 +107,7 @@ class Engine:
         if placed is not None:
             self._waking.note(placed.node, Wake.ASSIGNED_POD_REMOVED)
             self._wake_nominated(placed.node)
+        self.gangs.remove(uid)
 
     def upsert_namespace(self, namespace: Namespace) -> None:
         """Added or modified."""
@@ -106,15 +128,23 @@ class Engine:
         before = cluster.get(type(item), metadata.name, metadata.namespace)
         if cluster.upsert(item):
             self._waking.note_object(type(item), ObjectChange(before, item))
+            ref = group_ref(item)
+            if ref is not None and (before is None or not same_options(before, item)):
+                self.gangs.group_changed(ref)
 
     def remove_object(self, item: ClusterObject) -> None:
         if self.state.nodes.cluster.remove(type(item), item.metadata):
             self._waking.note_object(type(item), ObjectChange(item, None))
+            ref = group_ref(item)
+            if ref is not None:
+                self.gangs.group_changed(ref)
 
     def replace_objects(self, kind: type[K], items: Iterable[K]) -> None:
         """A complete list of a kind, as for pods."""
         if self.state.nodes.cluster.replace(kind, items):
             self._waking.note_object(kind)
+            if kind in GROUPS:
+                self.gangs.groups_replaced()
 
     def knows(self, uid: str) -> bool:
         """Whether the pod waits or has a node here."""
@@ -137,12 +167,16 @@ class Engine:
 
     def upsert_node(self, node: Node) -> None:
         """Added or modified. Raises QuantityError when its allocatable can't be read."""
-        self._waking.note(node.metadata.name, self.state.upsert_node(node))
+        change = self.state.upsert_node(node)
+        self._waking.note(node.metadata.name, change)
+        if change & Wake.NODE_ALLOCATABLE:
+            self.gangs.node_overlapped(node.metadata.name)
 
     def remove_node(self, name: str) -> None:
         self._waking.forget_node(name)
         self.state.nominations.drop_all(name)
         self.state.remove_node(name)
+        self.gangs.node_overlapped(name)
         self._waking.note_anywhere(Wake.NODE_REMOVED)
 
     def replace_nodes(self, nodes: Iterable[Node]) -> list[tuple[Node, QuantityError]]:
@@ -162,7 +196,19 @@ class Engine:
     # ---- decisions
 
     def decide(self) -> Decision | None:
-        """Tries the next pod; a placed one is assumed. None when no pod is due now."""
+        """Tries the next pod; a placed one is assumed. None when no pod is due now, or when planning a
+        gang has taken its time and is to be gone on with.
+
+        A gang's members are decided together, and handed out one by one.
+        """
+        self.gangs.expire()
+        outcome = self.gangs.next_decided()
+        if outcome is not None:
+            return self._member_decision(outcome)
+        if self.gangs.planning:
+            return self._plan_on()
+        for waiting, why in self.gangs.untold():
+            return self._decision(waiting, Verdict.WAITING, Placement(None, why))
         self.wake_helped()
         queued = self.queue.pop()
         if queued is None:
@@ -172,14 +218,19 @@ class Engine:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
+        if self.gangs.begin(queued):
+            return self._plan_on()
         cycle, plan = self.cycles[queued.kind[0]], None
+        within = self.gangs.reservations.allowed(info)
         try:
-            placement, result = cycle.place(info, queued.kind[1]), None
+            placement, result = cycle.place(info, queued.kind[1], within=within), None
+            if placement.node is None:
+                placement = self.gangs.give_way(queued, within) or placement
             if placement.node is not None:
                 plan = cycle.plan(info, placement.node)
             else:
                 self.state.condemned.settle(self._clock())
-                result = self._post_filters.ask(cycle, info, queued.kind[1])
+                result = self._post_filters.ask(cycle, info, queued.kind[1], within)
         except Exception as error:  # any plugin may come from elsewhere: one pod's trouble, not all pods'
             self.queue.set_backoff(queued)
             message = f"deciding failed with {type(error).__name__}: {error}"
@@ -237,12 +288,38 @@ class Engine:
 
     def next_due(self) -> float | None:
         """The clock's time at which `decide` may have something to do without any event."""
-        if self.queue.has_active():
+        if self.gangs.decided or self.gangs.planning or self.queue.has_active():
             return self._clock()
-        dues = [due for due in (self.queue.next_due(), self._waking.due) if due is not None]
-        return min(dues, default=None)
+        dues = (self.queue.next_due(), self._waking.due, self.gangs.next_due())
+        return min((due for due in dues if due is not None), default=None)
 
     # ---- internals
+
+    def _plan_on(self) -> Decision | None:
+        """Goes on with planning a gang for a while."""
+        try:
+            self.gangs.work(self._clock() + PLAN_SLICE_S)
+        except Exception as error:  # as for single pods
+            self.gangs.fail(f"planning the gang failed with {type(error).__name__}: {error}")
+        outcome = self.gangs.next_decided()
+        return self._member_decision(outcome) if outcome is not None else None
+
+    def _member_decision(self, outcome: MemberOutcome) -> Decision:
+        placement, queued = outcome.placement, outcome.queued
+        nominated: str | None = None
+        if outcome.tentative:
+            verdict = Verdict.TENTATIVE
+            why = f"has a place on node {placement.node} until the rest of its gang has"
+            placement = Placement(None, why)
+        elif placement.node is not None:
+            verdict = Verdict.PLACED
+            self._promises.withdraw(queued.info.uid)
+            self._waking.note(placement.node, Wake.ASSIGNED_POD_ADDED)
+        else:
+            verdict = Verdict.WAITING if outcome.retry else Verdict.UNSCHEDULABLE
+            nominated = self._promises.take_back(queued.info)
+        decision = self._decision(queued, verdict, placement)
+        return replace(decision, commit=outcome.commit, nominated_node=nominated)
 
     def _unschedulable(
         self, queued: QueuedPod, placement: Placement, result: PostFilterResult | None
@@ -301,6 +378,8 @@ class Engine:
         node = before.node if before is not None else info.node_name
         change = self.state.confirm(info)
         self._waking.note(node, change)
+        if before is None or node != info.node_name:
+            self.gangs.node_overlapped(info.node_name)
         if info.terminating:
             self.state.condemned.goes(info.uid, self._clock())
         if node != info.node_name:

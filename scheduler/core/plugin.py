@@ -160,6 +160,10 @@ class FilterPlugin(Plugin):
     """Events after which a pod rejected by this plugin is worth another try. May be an instance's own,
     where it depends on the arguments."""
 
+    cured_by_pods: ClassVar[int] = 0
+    """Reason bits that further pods on nodes can cure: a pod that is wanted nearby is missing, say.
+    Members of a gang that need each other are planned together by this."""
+
     def prefilter(self, pod: PodInfo) -> PreFilterResult:
         """Asked once for all pods of a kind, so the pod's `reads` is all it may depend on; the
         default looks at all nodes."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scheduler.api_objects import PodDisruptionBudget
 from scheduler.core.budgets import Budgets
 from scheduler.core.cycle import Cycle
+from scheduler.core.placement import Within
 from scheduler.core.plugin import PostFilterResult
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key
@@ -24,13 +25,16 @@ class PostFilters:
         self._state = state
         self._budgets, self._version = Budgets(state.nodes.cluster, state.condemned), (0, 0)
 
-    def ask(self, cycle: Cycle, pod: PodInfo, key: Key) -> PostFilterResult | None:
+    def ask(
+        self, cycle: Cycle, pod: PodInfo, key: Key, within: Within | None = None
+    ) -> PostFilterResult | None:
         """The first plugin's answer that is a preemption, else all answers together. None when there is
         nobody to ask, or no node to ask about."""
         plugins, nodes = cycle.profile.post_filters, self._state.nodes
         if not plugins or not len(nodes):
             return None
-        attempt = cycle.attempt(pod, key, self._state.placed, self._up_to_date_budgets())
+        rows = np.flatnonzero(within.mask) if within is not None else None
+        attempt = cycle.attempt(pod, key, self._state.placed, self._up_to_date_budgets(), rows)
         results = []
         for plugin in plugins:
             result = plugin.post_filter(attempt)

@@ -1,4 +1,4 @@
-"""Pods that wait: active, backing off, unschedulable, gated.
+"""Pods that wait: active, backing off, unschedulable, gated, incomplete, tentative.
 
 A pod is in exactly one place. Active pods are handed out by priority, then arrival. A pod that was
 tried in vain waits in *unschedulable* until an event that can help it, or five minutes; when it is
@@ -33,6 +33,10 @@ class Place(Enum):
     BACKOFF = "backoff"
     UNSCHEDULABLE = "unschedulable"
     GATED = "gated"
+    INCOMPLETE = "incomplete"
+    """The pod's gang lacks members, or a description."""
+    TENTATIVE = "tentative"
+    """The pod has a place that its gang's strategy keeps in mind; it waits for the rest of the gang."""
     IN_FLIGHT = "in-flight"
     """Handed out; its decision or its bind is under way."""
 
@@ -124,7 +128,7 @@ class SchedulingQueue:
         elif pod.place is Place.GATED:
             pod.first_seen = self._clock()  # how long a gate was closed is not our doing
             self._move(pod, Place.ACTIVE, "PodUpdate")
-        elif changed and pod.place is not Place.BACKOFF:
+        elif changed and pod.place not in (Place.BACKOFF, Place.INCOMPLETE, Place.TENTATIVE):
             self._try_again(pod, "PodUpdate")
 
     def remove(self, uid: str) -> QueuedPod | None:
@@ -159,6 +163,25 @@ class SchedulingQueue:
         """Tries a pod again after its backoff: its decision was good, carrying it out failed."""
         pod.backoff_until = self._clock() + self._backoff_s(pod.attempts)
         self._move(pod, Place.BACKOFF, "ScheduleAttemptFailure")
+
+    def set_incomplete(self, pod: QueuedPod) -> None:
+        """Puts a pod aside until `activate`."""
+        self._move(pod, Place.INCOMPLETE, "GangIncomplete")
+
+    def set_tentative(self, pod: QueuedPod) -> None:
+        """Puts a pod aside that has a place, for the time being."""
+        self._move(pod, Place.TENTATIVE, "GangTentative")
+
+    def activate(self, pod: QueuedPod, event: str) -> None:
+        """Has a pod tried as soon as its turn comes."""
+        self._move(pod, Place.ACTIVE, event)
+
+    def take(self, pod: QueuedPod) -> None:
+        """Hands out a pod that waits, whenever its turn would be."""
+        self._unlist(pod)
+        pod.ticket += 1
+        pod.place = Place.IN_FLIGHT
+        pod.attempts += 1
 
     def unschedulable_kinds(self) -> list[Kind]:
         """Kinds with pods asleep."""

@@ -7,12 +7,13 @@ does not keep it out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.cycle import Cycle
+from scheduler.core.placement import Within
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
 from scheduler.core.profile import Key
@@ -21,10 +22,18 @@ from scheduler.core.state import ClusterState
 
 
 class SecondLook:
-    """For pods of one profile. `rows` are those where it happened, None stands for all."""
+    """For pods of one profile. `rows` are those where it happened, None stands for all. `within`: nodes that
+    are in question for a pod at all, None for all."""
 
-    def __init__(self, cycle: Cycle, state: ClusterState, post_filters: PostFilters) -> None:
+    def __init__(
+        self,
+        cycle: Cycle,
+        state: ClusterState,
+        post_filters: PostFilters,
+        within: Callable[[PodInfo], Within | None] = lambda pod: None,
+    ) -> None:
         self._cycle, self._state, self._post_filters = cycle, state, post_filters
+        self._within = within
 
     def groups(
         self, pods: Collection[QueuedPod], rows: NDArray[np.intp] | None
@@ -46,17 +55,20 @@ class SecondLook:
 
     def rejected_by(self, pod: PodInfo, key: Key, rows: NDArray[np.intp] | None) -> frozenset[str] | None:
         """Who rejects the pod there; None when a node fits."""
+        within = self._within(pod)
         try:
             if rows is not None:
-                return self._cycle.rejected_by(pod, rows)
-            placement = self._cycle.place(pod, key)
+                return self._cycle.rejected_by(pod, rows if within is None else rows[within.mask[rows]])
+            placement = self._cycle.place(pod, key, within=within)
         except Exception:  # the pod's next decision will say what it was
             return None
         return placement.rejected_by if placement.node is None else None
 
     def might_be_helped(self, pod: PodInfo, key: Key, rows: NDArray[np.intp]) -> bool:
         """Whether plugins may find something to do for the pod there, though it does not fit."""
+        within = self._within(pod)
         try:
+            rows = rows if within is None else rows[within.mask[rows]]
             return self._post_filters.might_help(self._cycle, pod, key, rows)
         except Exception:  # the same
             return True

@@ -9,7 +9,7 @@ Source: handleSchedulingFailure and updatePod (pkg/scheduler/schedule_one.go), N
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from scheduler.api import Pod, PodCondition
@@ -20,8 +20,15 @@ from scheduler.kube.writer import Writer
 
 RENEW_EVENT_S = 300.0
 
-Reason = Literal["Unschedulable", "SchedulerError"]
+Reason = Literal["Unschedulable", "SchedulerError", "WaitingForGang"]
 EventType = Literal["Normal", "Warning"]
+_REASONS: Mapping[Verdict, Reason] = {
+    Verdict.UNSCHEDULABLE: "Unschedulable",
+    Verdict.ERROR: "SchedulerError",
+    # Never "Unschedulable": autoscalers would add nodes, which is not what is missing.
+    Verdict.WAITING: "WaitingForGang",
+    Verdict.TENTATIVE: "WaitingForGang",
+}
 
 
 class PodReports:
@@ -44,8 +51,7 @@ class PodReports:
         if decision.verdict is Verdict.TERMINATING:
             self._post_event(decision.pod.pod, "Warning", "FailedScheduling", "Scheduling", decision.message)
             return
-        reason: Reason = "Unschedulable" if decision.verdict is Verdict.UNSCHEDULABLE else "SchedulerError"
-        self._report(decision, reason, decision.message, decision.nominated_node, then)
+        self._report(decision, _REASONS[decision.verdict], decision.message, decision.nominated_node, then)
 
     def bind_refused(self, decision: Decision, message: str) -> None:
         """The API server would not bind the pod to the node that was chosen."""
@@ -102,7 +108,10 @@ class PodReports:
         self._patch(pod, condition, nominated_node, then)
         if tell:
             self._event_at[decision.pod.uid] = now
-            self._post_event(pod, "Warning", "FailedScheduling", "Scheduling", message)
+            if reason == "WaitingForGang":
+                self._post_event(pod, "Normal", reason, "Scheduling", message)
+            else:
+                self._post_event(pod, "Warning", "FailedScheduling", "Scheduling", message)
 
     def _patch(
         self,

@@ -26,7 +26,7 @@ REASONS = (
     "node(s) didn't match pod anti-affinity rules",
     "node(s) didn't satisfy existing pods anti-affinity rules",
 )
-_AFFINITY, _ANTI_AFFINITY, _EXISTING = (np.uint64(1 << k) for k in range(len(REASONS)))
+AFFINITY, _ANTI_AFFINITY, _EXISTING = (np.uint64(1 << k) for k in range(len(REASONS)))
 
 
 class _Layer:
@@ -73,7 +73,7 @@ class AffinityFilter(FilterFollower):
         # What counts for affinity is a pod that *all* terms mean.
         wanted = Query([term.who for term in rules.affinity])
         near = [sums(term, nodes.matching(wanted)) for term in rules.affinity]
-        self._near = _Layer(_AFFINITY, near, n, wanted=True)
+        self._near = _Layer(AFFINITY, near, n, wanted=True)
         # In this order, since the last reason is the one that counts.
         layers = (_Layer(_EXISTING, existing, n), _Layer(_ANTI_AFFINITY, apart, n), self._near)
         self._layers = [layer for layer in layers if layer.terms]
@@ -108,7 +108,7 @@ class AffinityFilter(FilterFollower):
         bits = np.zeros_like(self.bits[rows])
         for layer in self._layers:
             bits[layer.objections[rows] > 0] = layer.bit
-        self.bits[rows], self.unresolvable[rows] = bits, bits == _AFFINITY
+        self.bits[rows], self.unresolvable[rows] = bits, bits == AFFINITY
 
 
 class AffinityRank(RankFollower):

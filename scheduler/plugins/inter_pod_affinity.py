@@ -21,7 +21,7 @@ from scheduler.core.plugin import FilterPlugin, FilterResult, Mask, Ranking, Sco
 from scheduler.core.pod_index import Role
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.topology_rules import AffinityTerm
-from scheduler.plugins.affinity_followers import REASONS, AffinityFilter, AffinityRank
+from scheduler.plugins.affinity_followers import AFFINITY, REASONS, AffinityFilter, AffinityRank
 from scheduler.plugins.arguments import Arguments, read_arguments, require
 
 
@@ -41,6 +41,7 @@ class InterPodAffinity(FilterPlugin, ScorePlugin):
     reads = ("affinity_rules",)
     reads_usage = True
     row_local = False
+    cured_by_pods = int(AFFINITY)
     wakes_on = (
         Wake.ASSIGNED_POD_ANY | Wake.NODE_ADD | Wake.NODE_REMOVED | Wake.NODE_LABELS | Wake.NAMESPACE_LABELS
     )

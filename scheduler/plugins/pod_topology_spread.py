@@ -21,7 +21,7 @@ from scheduler.core.pod_info import PodInfo
 from scheduler.core.topology_rules import selects
 from scheduler.plugins.arguments import read_arguments
 from scheduler.plugins.default_spread import WORKLOADS, DefaultSpread, PodTopologySpreadArgs, SpreadRules
-from scheduler.plugins.spread_followers import REASONS, SpreadFilter, SpreadRank
+from scheduler.plugins.spread_followers import REASONS, SKEWED, SpreadFilter, SpreadRank
 
 
 class PodTopologySpread(FilterPlugin, ScorePlugin):
@@ -31,6 +31,7 @@ class PodTopologySpread(FilterPlugin, ScorePlugin):
     reads = ("spread_rules", "node_selector", "required_node_affinity", "tolerations")
     reads_usage = True
     row_local = False
+    cured_by_pods = int(SKEWED)
     wakes_on = Wake.ASSIGNED_POD_ANY | Wake.NODE_ADD | Wake.NODE_REMOVED | Wake.NODE_LABELS | Wake.NODE_TAINTS
 
     def __init__(self, args: Mapping[str, Any] | None = None) -> None:

@@ -25,7 +25,7 @@ from scheduler.plugins.taint_toleration import TaintToleration
 
 REASON = "node(s) didn't match pod topology spread constraints"
 REASONS = (REASON, f"{REASON} (missing required label)")
-_SKEWED, _UNLABELLED = np.uint64(1), np.uint64(2)
+SKEWED, _UNLABELLED = np.uint64(1), np.uint64(2)
 _AFFINITY, _TAINTS = NodeAffinity(), TaintToleration()
 
 
@@ -92,7 +92,7 @@ class _Bound:
             skewed = self._is_skewed(int(sums.per_domain[number]))
             if skewed != self._is_skewed(amount):
                 rows = sums.domains.rows(number)
-                self.broken[rows] = _SKEWED if skewed else 0
+                self.broken[rows] = SKEWED if skewed else 0
                 changed.append(rows)
         return union(changed)
 
@@ -107,7 +107,7 @@ class _Bound:
 
     def _judge_all(self) -> NDArray[np.uint64]:
         skew = self._sums.per_domain + (int(self._constraint.self_matches) - self._fewest)
-        judged = np.where(skew > self._constraint.max_skew, _SKEWED, np.uint64(0))
+        judged = np.where(skew > self._constraint.max_skew, SKEWED, np.uint64(0))
         judged[0] = _UNLABELLED
         return judged[self._sums.domains.ids]
 

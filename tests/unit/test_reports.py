@@ -205,3 +205,14 @@ def test_nominations_of_pods_that_are_bound_or_gone_are_forgotten() -> None:
     reports.forget("uid-of-default/gone")
     reports.forget_all_but(lambda uid: uid == "uid-of-default/stays")
     assert list(reports._nominated) == ["uid-of-default/stays"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.WAITING, Verdict.TENTATIVE])
+def test_members_that_wait_for_others_ask_for_no_nodes(verdict: Verdict) -> None:
+    """Autoscalers add nodes for pods that are `Unschedulable`."""
+    reports = Reports()
+    reports.undecided(decision(make_pod("a"), verdict, "gang default/g has 1 of the 2 members that it needs"))
+    [event], [patch] = reports.writer.events, reports.writer.patches
+    assert (event.type, event.reason, event.action) == ("Normal", "WaitingForGang", "Scheduling")
+    assert patch.condition is not None
+    assert (patch.condition.status, patch.condition.reason) == ("False", "WaitingForGang")

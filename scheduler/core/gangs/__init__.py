@@ -1,0 +1,1 @@
+"""Gangs: pods that only make sense together, placed together or not at all."""

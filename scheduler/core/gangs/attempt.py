@@ -1,0 +1,107 @@
+"""The one interface of the strategies: an attempt to find places for a gang's waiting members.
+
+A strategy is asked when members wait that could be placed. It works in steps, since a large gang takes
+longer than a turn of the loop may, and ends with an outcome for each of the members it was given, and for
+those it placed tentatively before. What members it keeps in the state meanwhile, and until when, is what
+tells the strategies apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from scheduler.core.cycle import Cycle
+from scheduler.core.gangs.book import Gang
+from scheduler.core.gangs.commit import GangCommit
+from scheduler.core.gangs.cost import GangCost
+from scheduler.core.gangs.gang import GangOptions
+from scheduler.core.gangs.planner import Member
+from scheduler.core.gangs.planning import GangPlanning
+from scheduler.core.gangs.ref import GangRef
+from scheduler.core.placement import Placement
+from scheduler.core.queue import QueuedPod
+from scheduler.core.state import ClusterState
+
+
+@dataclass(frozen=True, slots=True)
+class MemberOutcome:
+    """What was decided for one member: placed for good (assumed), kept in mind, or nothing found."""
+
+    queued: QueuedPod
+    placement: Placement
+    tentative: bool = False
+    """It has a node only as long as the strategy wants: there is nothing to bind yet."""
+    retry: bool = False
+    """It has none, and is tried again after its backoff, whatever happens meanwhile."""
+    commit: GangCommit | None = None
+    """Of a placed member whose gang did not have all it needs before."""
+
+
+Attempt = Generator[None, None, list[MemberOutcome]]
+
+
+class GangStrategy(Protocol):
+    """One instance serves all gangs of the strategy."""
+
+    def wants(self, existing: int, options: GangOptions) -> bool:
+        """Whether it is time to try, with so many members in existence."""
+
+    def attempt(self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]) -> Attempt:
+        """Tries the waiting members; closed early when one of them changes, it must leave nothing
+        assumed that it does not know to release."""
+
+    def drop(self, uid: str) -> None:
+        """A member is gone."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What strategies work on."""
+
+    state: ClusterState
+    cycles: Mapping[str, Cycle]
+    clock: Callable[[], float]
+    cost: GangCost
+    exists: Callable[[GangRef], bool]
+    """Whether a gang has members."""
+    on_freed: Callable[[str], None]
+    """Called with the name of a node that others may use again."""
+
+    def member(self, queued: QueuedPod) -> Member:
+        name, key = queued.kind
+        return Member(queued.info, key, self.cycles[name])
+
+    def nodes_of(self, gang: Gang) -> list[str]:
+        """Of its members that are assumed or bound."""
+        return [self.state.pods[uid].node for uid in gang.members if uid in self.state.pods]
+
+    def planning(
+        self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int
+    ) -> GangPlanning:
+        """A plan for these pods, `need` of them at least, beside the members that have a node.
+
+        The largest come first: what is left for the last must take only the small ones."""
+        members = [self.member(pod) for pod in sorted(pods, key=self._size, reverse=True)]
+        placed = self.nodes_of(gang)
+        return GangPlanning(gang.ref, options, members, self.state, placed=placed, need=need)
+
+    def _size(self, pod: QueuedPod) -> float:
+        """The largest share of the cluster that the pod asks for, of any resource."""
+        nodes = self.state.nodes
+        shares = [
+            amount / int(nodes.capacity[nodes.resources[name]])
+            for name, amount in pod.info.requests.items()
+            if name in nodes.resources and nodes.capacity[nodes.resources[name]]
+        ]
+        return max(shares, default=0.0)
+
+    def refused(self, pod: QueuedPod, planning: GangPlanning) -> MemberOutcome:
+        """The outcome of a member without a place, and what would have to change."""
+        plan = planning.plan
+        own = plan.failures.get(pod.info.uid)
+        message = own.message if plan.found and own is not None else planning.message(pod.info.uid)
+        rejected_by = frozenset[str]().union(*(f.rejected_by for f in plan.failures.values()))
+        everybody = frozenset(f.name for f in self.cycles[pod.kind[0]].profile.filters)
+        return MemberOutcome(pod, Placement(None, message, rejected_by or everybody))

@@ -1,0 +1,315 @@
+"""Gangs in the engine: when one is tried, and what becomes of its members.
+
+A member waits as *incomplete* until its gang is described and its strategy wants to try. From then on
+whichever of its waiting members the queue hands out, the others are taken with it and tried together.
+
+An attempt is made in slices, since a large gang takes longer than a turn of the loop may. Between two of
+them the cluster's events are taken in, but nobody else's pods are decided; if one of the members itself
+changes, the attempt is dropped and made anew.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from scheduler.core.cycle import Cycle
+from scheduler.core.gangs.atomic import Atomic
+from scheduler.core.gangs.attempt import Attempt, GangStrategy, MemberOutcome, Workspace
+from scheduler.core.gangs.book import Gang, GangBook
+from scheduler.core.gangs.cost import GangCost
+from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
+from scheduler.core.gangs.hoarding import Hoarding
+from scheduler.core.gangs.optimistic import Optimistic
+from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.reservation import Reservations, Wanting
+from scheduler.core.placement import Placement, Within
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
+from scheduler.core.state import ClusterState
+
+TELL_AFTER_S = 5.0
+"""Members mostly come within moments of each other; what is still incomplete then is worth a word."""
+
+
+class GangDispatch:
+    """Works on the engine's own state and queue."""
+
+    def __init__(
+        self,
+        state: ClusterState,
+        queue: SchedulingQueue,
+        cycles: Mapping[str, Cycle],
+        clock: Callable[[], float],
+        *,
+        on_freed: Callable[[str], None],
+        on_asleep: Callable[[str, Iterable[str]], None],
+    ) -> None:
+        """`on_freed`: called with the name of a node that others may use again. `on_asleep`: with the name
+        of a profile and of plugins that have rejected, or may be about to reject, one of its pods."""
+        self._state, self._queue, self._clock = state, queue, clock
+        self.book = GangBook(state.nodes.cluster)
+        self.cost = GangCost()
+        workspace = Workspace(
+            state,
+            cycles,
+            clock,
+            self.cost,
+            exists=lambda ref: self.book.named(ref) is not None,
+            on_freed=on_freed,
+        )
+        self.hoarding, self.optimistic = Hoarding(workspace), Optimistic(workspace)
+        self._strategies: Mapping[Strategy, GangStrategy] = {
+            Strategy.ATOMIC: Atomic(workspace),
+            Strategy.HOARDING: self.hoarding,
+            Strategy.OPTIMISTIC: self.optimistic,
+        }
+        self.reservations = Reservations(state, self.cost, clock, self._wanting)
+        self._workspace = workspace
+        self._on_freed, self._on_asleep = on_freed, on_asleep
+        self.decided: deque[MemberOutcome] = deque()
+        self._attempt: Attempt | None = None
+        self._taken: dict[str, QueuedPod] = {}
+        self._incomplete: dict[GangRef, float] = {}
+        """Gangs whose members have not been told what is missing → since when it is."""
+
+    @property
+    def planning(self) -> bool:
+        """Whether an attempt is under way; nobody else is decided meanwhile."""
+        return self._attempt is not None
+
+    # ---- what the watch says
+
+    def upsert(self, info: PodInfo) -> None:
+        """A pod of ours as it is now, after the queue or the state has taken it in."""
+        known = self.book.of(info.uid)
+        before = known.members.get(info.uid) if known is not None else None
+        gang = self.book.upsert(info)
+        if known is not None and known is not gang:
+            self._review(known)
+        if gang is not None:
+            self._review(gang, info.uid)
+        changed = before is None or before.pod.spec != info.pod.spec or info.terminating
+        queued = self._queue.get(info.uid)
+        if info.node_name:
+            self._drop(info.uid)  # whoever bound it
+        elif queued is not None and queued.place is Place.TENTATIVE and changed:
+            self._state.forget(info.uid)
+            self._drop(info.uid)
+            self._queue.activate(queued, "PodUpdate")
+        if info.uid in self._taken and changed:
+            self._drop_attempt()
+
+    def remove(self, uid: str) -> None:
+        """The pod is gone."""
+        gang = self.book.remove(uid)
+        if gang is None:
+            return
+        self._drop(uid)
+        if uid in self._taken:
+            self._drop_attempt()
+        self._review(gang)
+
+    def node_overlapped(self, node: str) -> None:
+        """Others' pods have come to a node, it has shrunk, or it is gone."""
+        self._settle(self.hoarding.broken_on(node))
+
+    def group_changed(self, ref: GangRef) -> None:
+        """What the gang asks for is another thing now, or it is known now."""
+        gang = self.book.named(ref)
+        if gang is None:
+            return
+        self._review(gang)
+        members = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
+        self._queue.wake(members, "PodGroupChange")
+
+    def groups_replaced(self) -> None:
+        """Any may have changed."""
+        for gang in list(self.book):
+            self.group_changed(gang.ref)
+
+    # ---- decisions
+
+    def begin(self, queued: QueuedPod) -> bool:
+        """Begins an attempt if the pod, which the queue has just handed out, is a member of a gang."""
+        gang = self.book.of(queued.info.uid)
+        if gang is None:
+            return False
+        if self._why_incomplete(gang):  # since it was handed out to be bound, say
+            self._queue.set_incomplete(queued)
+            self._incomplete.setdefault(gang.ref, self._clock())
+            return True
+        taken = self._taken = {queued.info.uid: queued}
+        for uid in gang.members:
+            other = self._queue.get(uid)
+            if other is not None and other.place in (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE):
+                self._queue.take(other)
+                taken[uid] = other
+        options = self.book.options(gang)
+        for name in {pod.kind[0] for pod in taken.values()}:
+            # What happens while the attempt goes on may help just as well as what happens after it.
+            self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
+        self._attempt = self._strategies[options.strategy].attempt(gang, options, list(taken.values()))
+        return True
+
+    def work(self, until: float) -> bool:
+        """Goes on with the attempt until the clock says `until`; returns whether that is its end. The
+        outcomes are then in `decided`."""
+        while self._attempt is not None:
+            try:
+                next(self._attempt)
+            except StopIteration as end:
+                self._attempt, self._taken = None, {}
+                self._settle(end.value)
+                return True
+            if self._clock() >= until:
+                return False
+        return True
+
+    def fail(self, message: str) -> None:
+        """The attempt has ended in an error: all members are tried again after a backoff."""
+        taken = self._taken
+        self._attempt, self._taken = None, {}
+        self._settle(MemberOutcome(pod, Placement(None, message), retry=True) for pod in taken.values())
+
+    def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
+        """A node for a pod that found none, if gangs that must give way to it hold what it needs."""
+        name, key = queued.kind
+        placement, outcomes = self.hoarding.give_way(queued.info, key, name, within)
+        self._settle(outcomes)
+        return placement
+
+    def expire(self) -> None:
+        """Ends holds whose time is up, and looks whether a gang has waited too long."""
+        due = self.hoarding.next_due()
+        if self.planning:
+            return
+        if due is not None and due <= self._clock():
+            self._settle(self.hoarding.expired())
+        for node in self.reservations.look():
+            self._on_freed(node)
+
+    def next_decided(self) -> MemberOutcome | None:
+        """The next outcome that has not been handed out, of a member that still waits."""
+        while self.decided:
+            outcome = self.decided.popleft()
+            if self._queue.get(outcome.queued.info.uid) is outcome.queued:
+                return outcome
+        return None
+
+    def untold(self) -> Iterable[tuple[QueuedPod, str]]:
+        """Members whose gang has been incomplete for a while, each once, and why it is."""
+        now = self._clock()
+        while self._incomplete:
+            ref, since = next(iter(self._incomplete.items()))
+            if since + TELL_AFTER_S > now:
+                return
+            del self._incomplete[ref]
+            gang = self.book.named(ref)
+            why = self._why_incomplete(gang) if gang is not None else ""
+            for uid in list(gang.members) if gang is not None and why else ():
+                queued = self._queue.get(uid)
+                if queued is not None and queued.place is Place.INCOMPLETE:
+                    yield queued, why
+
+    def next_due(self) -> float | None:
+        """When `untold` or `expire` may have something to do."""
+        times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
+        others = (self.hoarding.next_due(), self.reservations.next_due())
+        return min([*times, *(time for time in others if time is not None)], default=None)
+
+    # ---- internals
+
+    def _why_incomplete(self, gang: Gang) -> str:
+        """Why nothing can be tried yet; empty when it can."""
+        try:
+            options = self.book.options(gang)
+        except GangError as error:
+            return str(error)
+        if self._strategies[options.strategy].wants(gang.existing, options):
+            return ""
+        return f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
+
+    def _review(self, gang: Gang, uid: str | None = None) -> None:
+        """Moves members that wait to where they belong: `uid`, or all if that has changed."""
+        if not gang.members:
+            self._incomplete.pop(gang.ref, None)
+            self._serve(gang.ref)
+            return
+        incomplete = bool(self._why_incomplete(gang))
+        uids: Iterable[str] = gang.members if incomplete != gang.incomplete or uid is None else (uid,)
+        gang.incomplete = incomplete
+        for member in list(uids):
+            queued = self._queue.get(member)
+            if queued is None or queued.place in (Place.IN_FLIGHT, Place.GATED, Place.TENTATIVE):
+                continue
+            if incomplete and queued.place is not Place.INCOMPLETE:
+                self._queue.set_incomplete(queued)
+                self._incomplete.setdefault(gang.ref, self._clock())
+            elif not incomplete and queued.place is Place.INCOMPLETE:
+                self._queue.activate(queued, "GangComplete")
+        if not incomplete:
+            self._incomplete.pop(gang.ref, None)
+
+    def _settle(self, outcomes: Iterable[MemberOutcome]) -> None:
+        """Puts the members where their outcomes say, and those that are worth a word in `decided`."""
+        for outcome in outcomes:
+            queued, placement = outcome.queued, outcome.placement
+            if self._queue.get(queued.info.uid) is not queued:
+                continue  # gone meanwhile
+            if outcome.tentative:
+                self._queue.set_tentative(queued)
+            elif placement.node is None and outcome.retry:
+                self._queue.set_backoff(queued)
+            elif placement.node is None:
+                self._queue.set_unschedulable(queued, placement.rejected_by)
+                self._on_asleep(queued.kind[0], placement.rejected_by)
+            elif queued.place is not Place.IN_FLIGHT:
+                self._queue.take(queued)
+            self.decided.append(outcome)
+            if outcome.commit is not None:
+                self._serve(outcome.commit.ref)
+            elif placement.node is None or outcome.tentative:
+                gang = self.book.of(queued.info.uid)
+                if gang is not None:
+                    self.reservations.waits(gang.ref)
+
+    def _serve(self, ref: GangRef) -> None:
+        for node in self.reservations.served(ref):
+            self._on_freed(node)
+
+    def _lacks(self, gang: Gang) -> tuple[GangOptions, int] | None:
+        """How many members have no node that it needs; None if it lacks none, or lacks members."""
+        if not gang.members:
+            return None
+        try:
+            options = self.book.options(gang)
+        except GangError:
+            return None
+        lacking = options.min_count - len(self._workspace.nodes_of(gang))
+        return (options, lacking) if lacking > 0 and gang.existing >= options.min_count else None
+
+    def _wanting(self, ref: GangRef) -> Wanting | None:
+        gang = self.book.named(ref)
+        lacks = self._lacks(gang) if gang is not None else None
+        if gang is None or lacks is None:
+            return None
+        queued = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
+        members = [self._workspace.member(pod) for pod in queued if pod.info.uid not in self._state.pods]
+        return Wanting(gang, lacks[0], members, lacks[1])
+
+    def _drop(self, uid: str) -> None:
+        for strategy in self._strategies.values():
+            strategy.drop(uid)
+
+    def _drop_attempt(self) -> None:
+        """A member has changed: what was found so far is of no use."""
+        if self._attempt is not None:
+            self._attempt.close()
+        taken = self._taken
+        self._attempt, self._taken = None, {}
+        for uid, queued in taken.items():
+            if self._queue.get(uid) is queued and queued.place is Place.IN_FLIGHT:
+                self._queue.activate(queued, "GangChanged")
+        for gang in {id(g): g for g in map(self.book.of, taken) if g is not None}.values():
+            self._review(gang)

@@ -1,0 +1,134 @@
+"""What a gang asks for.
+
+Sources: k8s.io/api scheduling/v1beta1 (PodGroup), sigs.k8s.io/scheduler-plugins apis/scheduling/v1alpha1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+from scheduler.api_objects import CoschedulingPodGroup, PodGroup
+from scheduler.core.gangs.ref import GangRef, Source
+from scheduler.core.objects import ClusterObjects
+from scheduler.core.pod_info import PodInfo
+
+MIN_COUNT = "wholepod.io/min-count"
+STRATEGY = "wholepod.io/strategy"
+TOPOLOGY_KEY = "wholepod.io/topology-key"
+HOLD_TIMEOUT = "wholepod.io/hold-timeout"
+CONFLICT_MODE = "wholepod.io/conflict-mode"
+
+
+class Strategy(Enum):
+    """What happens while members are missing."""
+
+    ATOMIC = "atomic"
+    """Nothing is placed, nothing held."""
+    HOARDING = "hoarding"
+    """Each is placed as it comes, its room held."""
+    OPTIMISTIC = "optimistic"
+    """Each is placed as it comes, its room left to others until the end."""
+
+
+class ConflictMode(Enum):
+    """When a claim is no longer good."""
+
+    FIT = "fit"
+    """The member does not fit any more."""
+    SEQUENCE = "sequence"
+    """Anything on the node has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GangOptions:
+    """What a gang asks for."""
+
+    min_count: int
+    """So many members are placed together, or none; at least 1."""
+    strategy: Strategy = Strategy.ATOMIC
+    topology_key: str = ""
+    """All members go to nodes with one value of this label; empty: anywhere."""
+    hold_timeout_s: float = 60.0
+    """`hoarding`: how long room is held for the members that are missing."""
+    conflict_mode: ConflictMode = ConflictMode.FIT
+    """`optimistic`: what counts as others having interfered with a claim."""
+
+
+class GangError(ValueError):
+    """A gang that can't be placed as it is described; the text says why, and what would help."""
+
+
+def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> GangOptions:
+    """What the gang asks for, by its group, or by the annotations of its oldest member when it has none.
+
+    Raises GangError.
+    """
+    match ref.source:
+        case Source.NATIVE:
+            native = cluster.get(PodGroup, ref.name, ref.namespace)
+            if native is None:
+                raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
+            gang = native.spec.scheduling_policy.gang
+            topology = native.spec.scheduling_constraints.topology or ()
+            return _options(
+                native.metadata.annotations or {},
+                min_count=gang.min_count if gang is not None else 1,
+                topology_key=topology[0].key if topology else "",
+            )
+        case Source.COSCHEDULING:
+            group = cluster.get(CoschedulingPodGroup, ref.name, ref.namespace)
+            if group is None:
+                raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
+            return _options(group.metadata.annotations or {}, min_count=max(group.spec.min_member, 1))
+        case Source.ANNOTATIONS:
+            return _options(oldest.annotations, min_count=_min_count(oldest))
+
+
+def _min_count(oldest: PodInfo) -> int:
+    text = oldest.annotations.get(MIN_COUNT, "")
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise GangError(
+            f"annotation {MIN_COUNT} of {oldest.name}, the oldest member, must be a whole number of at "
+            f"least 1, got {text!r}"
+        )
+    return value
+
+
+def _options(annotations: Mapping[str, str], *, min_count: int, topology_key: str = "") -> GangOptions:
+    return GangOptions(
+        min_count=min_count,
+        strategy=_choice(annotations, STRATEGY, Strategy.ATOMIC),
+        topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
+        hold_timeout_s=_seconds(annotations, HOLD_TIMEOUT, 60.0),
+        conflict_mode=_choice(annotations, CONFLICT_MODE, ConflictMode.FIT),
+    )
+
+
+E = TypeVar("E", bound=Enum)
+
+
+def _choice(annotations: Mapping[str, str], key: str, default: E) -> E:
+    text = annotations.get(key, default.value)
+    try:
+        return type(default)(text)
+    except ValueError:
+        known = ", ".join(member.value for member in type(default))
+        raise GangError(f"annotation {key} must be one of {known}, got {text!r}") from None
+
+
+def _seconds(annotations: Mapping[str, str], key: str, default: float) -> float:
+    text = annotations.get(key)
+    if text is None:
+        return default
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text, re.ASCII)
+    if match is None:
+        raise GangError(f"annotation {key} must be a duration such as 90s, 5m or 1h, got {text!r}")
+    return float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]

@@ -1,0 +1,302 @@
+"""The strategy `hoarding`: members are placed as they come, their room held until the gang is complete.
+
+What Mesos' frameworks do with offers. A gang is sure to grow, whatever else arrives; the price is memory
+that nobody uses, and gangs that hold what others need. Three rules bound it. A hold has its gang's
+priority and ends after `hold-timeout`. A gang one of whose members does not fit beside its own holds is
+planned anew as a whole. And of gangs that block each other, each holding what the other lacks, the
+senior one makes the juniors give up (wound-wait): seniority is priority, then age, so somebody always
+gets on, and who gave up may not hold again until the winner has what it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
+from scheduler.core.gangs.book import Gang
+from scheduler.core.gangs.commit import GangCommit
+from scheduler.core.gangs.gang import GangOptions, Strategy
+from scheduler.core.gangs.planning import GangPlanning
+from scheduler.core.gangs.ref import GangRef
+from scheduler.core.placement import Placement, Within
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Key
+from scheduler.core.queue import QueuedPod
+
+_NAME = Strategy.HOARDING.value
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A member's room on a node; it is assumed there."""
+
+    queued: QueuedPod
+    node: str
+    since: float
+
+
+class Holding:
+    """All that one gang holds."""
+
+    def __init__(self, gang: Gang, ends: float) -> None:
+        self.gang, self.ends = gang, ends
+        self.holds: dict[str, Hold] = {}
+        self.blocked = False
+        """Whether members of it that exist found no room at the last attempt."""
+
+    @property
+    def seniority(self) -> tuple[int, str, str]:
+        """The smaller, the more senior."""
+        return seniority(self.gang)
+
+
+class Hoarding:
+    """See the module."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._holdings: dict[GangRef, Holding] = {}
+        self._losers: dict[GangRef, GangRef] = {}
+        """Gangs that gave up their holds → the gang they wait for."""
+
+    @property
+    def holdings(self) -> Iterable[Holding]:
+        return self._holdings.values()
+
+    def wants(self, existing: int, options: GangOptions) -> bool:
+        return existing >= 1
+
+    def attempt(self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]) -> Attempt:
+        winner = self._losers.get(gang.ref)
+        if winner is not None:
+            why = f"gang {gang.ref} gave up what it held for gang {winner}, and waits until that is complete"
+            return [MemberOutcome(pod, Placement(None, why), retry=True) for pod in waiting]
+        holding = self._holdings.get(gang.ref)
+        pods = {h.queued.info.uid: h.queued for h in holding.holds.values()} if holding is not None else {}
+        pods |= {pod.info.uid: pod for pod in waiting}
+        planning = self._workspace.planning(gang, options, waiting, need=1)
+        yield from planning.steps()
+        if not planning.plan.found and holding is not None:
+            planning = (yield from self._plan_anew(gang, options, waiting)) or planning
+        wounded: list[MemberOutcome] = []
+        if not planning.plan.found:
+            planning, wounded = yield from self._plan_without_juniors(gang, options, waiting, planning)
+        return self._conclude(gang, options, pods, planning) + wounded
+
+    def drop(self, uid: str) -> None:
+        for ref, holding in list(self._holdings.items()):
+            hold = holding.holds.pop(uid, None)
+            if hold is not None:
+                self._count(hold, "wasted")
+                self._workspace.on_freed(hold.node)
+                if not holding.holds:
+                    del self._holdings[ref]
+        self._forget_winners()
+
+    def next_due(self) -> float | None:
+        """When the next hold ends."""
+        return min((holding.ends for holding in self._holdings.values()), default=None)
+
+    def expired(self) -> list[MemberOutcome]:
+        """Ends holds whose time is up."""
+        now = self._workspace.clock()
+        due = [holding for holding in self._holdings.values() if holding.ends <= now]
+        return [outcome for holding in due for outcome in self._release(holding, "its hold timed out")]
+
+    def broken_on(self, node: str) -> list[MemberOutcome]:
+        """Gives up holds on a node where others have taken more than there was, the junior gangs' first;
+        all on a node that is gone."""
+        nodes, outcomes = self._workspace.state.nodes, []
+        for holding in sorted(self._on(node), key=lambda h: h.seniority, reverse=True):
+            row = nodes.row_of.get(node)
+            if row is not None and not (
+                (nodes.requested[:, row] > nodes.allocatable[:, row]).any()
+                or nodes.pod_count[row] > nodes.pod_limit[row]
+            ):
+                break
+            outcomes += self._release(holding, f"others took its place on node {node}")
+        return outcomes
+
+    def give_way(
+        self, info: PodInfo, key: Key, name: str, within: Within | None
+    ) -> tuple[Placement | None, list[MemberOutcome]]:
+        """Room for a pod that found none: what gangs of lower priority hold is its own if it needs it,
+        and all is for a DaemonSet's pod, which has only the one node. (None, []) if that would not help."""
+        daemon = info.owned_by_daemon_set
+        weaker = [h for h in self._holdings.values() if daemon or h.gang.priority < info.priority]
+        if not weaker:
+            return None, []
+        state = self._workspace.state
+        for holding in weaker:
+            self._lift(holding)
+        node: str | None = None
+        try:
+            placement = self._workspace.cycles[name].place(info, key, within=within)
+            node = placement.node
+        finally:
+            if node is None:
+                for holding in weaker:
+                    self._put_back(holding)
+        if node is None:
+            return None, []
+        state.assume(info, node)  # so that only holds that can stay beside it are put back
+        broken = [h for h in weaker if not self._put_back(h)]
+        state.forget(info.uid)
+        why = f"its place went to {info.name}"
+        return placement, [outcome for holding in broken for outcome in self._release(holding, why)]
+
+    # ---- internals
+
+    def _plan_anew(
+        self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]
+    ) -> Generator[None, None, GangPlanning | None]:
+        """The whole gang, as if it held nothing; None, with all holds as they were, if it can't grow so."""
+        holding = self._holdings[gang.ref]
+        everybody = [*(hold.queued for hold in holding.holds.values()), *waiting]
+        self._lift(holding)
+        found = False
+        try:
+            planning = self._workspace.planning(gang, options, everybody, need=len(holding.holds) + 1)
+            yield from planning.steps()
+            found = planning.plan.found
+        finally:
+            if not found:
+                self._put_back(holding)
+        if not found:
+            return None
+        for hold in holding.holds.values():
+            self._count(hold, "wasted")
+        self._workspace.cost.rollbacks[_NAME] += 1
+        holding.holds.clear()
+        return planning
+
+    def _plan_without_juniors(
+        self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod], failed: GangPlanning
+    ) -> Generator[None, None, tuple[GangPlanning, list[MemberOutcome]]]:
+        """Once more, without the holds of junior gangs that are themselves in want of room."""
+        juniors = [
+            h
+            for h in self._holdings.values()
+            if h.blocked and h.gang is not gang and h.seniority > seniority(gang)
+        ]
+        if not juniors:
+            return failed, []
+        for junior in juniors:
+            self._lift(junior)
+        own = self._holdings.get(gang.ref)
+        planning, found = failed, False
+        try:
+            planning = self._workspace.planning(gang, options, waiting, need=1)
+            yield from planning.steps()
+            if not planning.plan.found and own is not None:
+                planning = (yield from self._plan_anew(gang, options, waiting)) or planning
+            found = planning.plan.found
+        finally:
+            wounded = [junior for junior in juniors if not self._put_back(junior)] if found else []
+            if not found:
+                for junior in juniors:
+                    self._put_back(junior)
+        if not found:
+            return failed, []
+        outcomes = []
+        for junior in wounded:
+            self._workspace.cost.deadlocks += 1
+            self._losers[junior.gang.ref] = gang.ref
+            outcomes += self._release(junior, f"its place went to gang {gang.ref}, its senior")
+        return planning, outcomes
+
+    def _conclude(
+        self, gang: Gang, options: GangOptions, pods: Mapping[str, QueuedPod], planning: GangPlanning
+    ) -> list[MemberOutcome]:
+        plan, now = planning.plan, self._workspace.clock()
+        outcomes = [
+            self._workspace.refused(pods[member.info.uid], planning)
+            for member in planning.members
+            if member.info.uid not in plan.nodes
+        ]
+        holding = self._holdings.get(gang.ref)
+        if plan.found and holding is None:
+            holding = self._holdings[gang.ref] = Holding(gang, now + options.hold_timeout_s)
+        if holding is not None:
+            holding.blocked = bool(outcomes)
+        if not plan.found or holding is None:
+            self._workspace.cost.infeasible[_NAME] += 1
+            return outcomes
+        for uid, node in plan.nodes.items():
+            holding.holds[uid] = Hold(pods[uid], node, now)
+        bound = len(self._workspace.nodes_of(gang)) - len(holding.holds)
+        if bound + len(holding.holds) >= options.min_count:
+            return outcomes + self._commit(holding, options, bound)
+        return outcomes + [
+            MemberOutcome(pods[uid], Placement(node), tentative=True) for uid, node in plan.nodes.items()
+        ]
+
+    def _commit(self, holding: Holding, options: GangOptions, bound: int) -> list[MemberOutcome]:
+        nodes = {uid: hold.node for uid, hold in holding.holds.items()}
+        commit = None
+        if bound < options.min_count:
+            commit = GangCommit(holding.gang.ref, options.min_count, bound, nodes)
+            self._workspace.cost.commits[_NAME] += 1
+        for hold in holding.holds.values():
+            self._count(hold, "used")
+        del self._holdings[holding.gang.ref]
+        self._losers = {loser: w for loser, w in self._losers.items() if w != holding.gang.ref}
+        return [
+            MemberOutcome(hold.queued, Placement(hold.node), commit=commit) for hold in holding.holds.values()
+        ]
+
+    def _release(self, holding: Holding, why: str) -> list[MemberOutcome]:
+        """Ends all the gang's holds: a part of them is of no use to it."""
+        del self._holdings[holding.gang.ref]
+        self._lift(holding)
+        self._workspace.cost.rollbacks[_NAME] += 1
+        for hold in holding.holds.values():
+            self._count(hold, "wasted")
+            self._workspace.on_freed(hold.node)
+        message = f"gang {holding.gang.ref} gave up what it held: {why}"
+        return [
+            MemberOutcome(hold.queued, Placement(None, message), retry=True)
+            for hold in holding.holds.values()
+        ]
+
+    def _lift(self, holding: Holding) -> None:
+        for uid in holding.holds:
+            self._workspace.state.forget(uid)
+
+    def _put_back(self, holding: Holding) -> bool:
+        """Assumes the members again if all pass their filters; if not, the gang's holds end soon."""
+        state = self._workspace.state
+        for uid, hold in holding.holds.items():
+            member, row = self._workspace.member(hold.queued), state.nodes.row_of.get(hold.node)
+            fits = row is not None and (
+                member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None
+            )
+            if not fits:
+                self._lift(holding)
+                holding.ends = -math.inf
+                return False
+            if uid not in state.pods:
+                state.assume(member.info, hold.node)
+        return True
+
+    def _on(self, node: str) -> list[Holding]:
+        return [h for h in self._holdings.values() if any(hold.node == node for hold in h.holds.values())]
+
+    def _count(self, hold: Hold, outcome: str) -> None:
+        memory = hold.queued.info.usage.get("memory", 0)
+        seconds = self._workspace.clock() - hold.since
+        self._workspace.cost.held_byte_seconds[outcome] += int(memory * seconds)
+
+    def _forget_winners(self) -> None:
+        """A gang without members can't win any more."""
+        self._losers = {loser: w for loser, w in self._losers.items() if self._workspace.exists(w)}
+
+
+def seniority(gang: Gang) -> tuple[int, str, str]:
+    """(priority, age, name) such that the smallest is the most senior."""
+    oldest = gang.oldest
+    return -gang.priority, oldest.pod.metadata.creation_timestamp or "", oldest.uid

@@ -1,0 +1,313 @@
+"""Finds places for the members of a gang together.
+
+**First in order**: each member takes the node that suits it best beside those placed before it; one
+that found no place is tried again when others have found theirs, since it may be these it waits for.
+That is what a scheduler of single pods would do, and it is enough for nearly every gang.
+
+**Then by search**, when too few found a place and another choice could help: depth first over the
+members' choices, best first, with backtracking. Pods placed later can cure some rejections (affinity to
+a member that has no place yet, a skew that others even out). Such nodes are tried last, and at the end
+each member that was put on one must pass all its filters beside all others. So members that need each
+other find places that no order of placing them one by one would find. With an unlimited budget a plan is
+found if there is one; with a limit the search may give up, and says so.
+
+Members are *assumed* in the state as they are placed, so that the plan is made on what filters really
+say, and work may pause between any two steps: whatever happens in the cluster meanwhile happens to the
+plan's members, too. What is not to be kept is forgotten again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+
+from scheduler.core.cycle import Cycle
+from scheduler.core.placement import Placement, Within
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Key
+from scheduler.core.state import ClusterState
+from scheduler.core.topology_rules import NO_RULES
+
+SEARCH_BUDGET = 2_000
+"""Choices that a search may try; at 5,000 nodes about half a second of planning."""
+_REMEMBERED_MEMBERS = 32
+"""Dead ends are remembered for gangs up to this size; for larger ones it costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A pod to place, and what decides for it."""
+
+    info: PodInfo
+    key: Key
+    cycle: Cycle
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What became of planning."""
+
+    nodes: dict[str, str]
+    """uid → node of the members that are now assumed there; empty when too few found a place."""
+    failures: dict[str, Placement] = field(default_factory=dict)
+    """uid → why the members without a place found none, each beside those placed before it."""
+    reached: int = 0
+    """So many found a place when the members were placed in order."""
+    budget_spent: bool = False
+    """The search was given up: there may be a plan."""
+
+    @property
+    def found(self) -> bool:
+        return bool(self.nodes)
+
+
+class Planner:
+    """Plans once. `steps` does a bit of work at a time; the outcome is in `plan` when it ends.
+
+    `need` of the members must find places (at least 1); the others join as far as they fit.
+    `within` gives the nodes allowed now, None for all; it is asked again after each step,
+    since rows may have moved. Members must not be assumed before.
+    """
+
+    plan: Plan
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        state: ClusterState,
+        *,
+        need: int,
+        within: Callable[[], Within | None] = lambda: None,
+        budget: int | None = SEARCH_BUDGET,
+    ) -> None:
+        self._members, self._state, self._need = members, state, need
+        self._within, self._budget = within, budget
+
+    def steps(self) -> Generator[None, None, None]:
+        """Each step costs about one decision. Closing the iterator early forgets what was placed."""
+        done = False
+        try:
+            failures = yield from self._place_in_order()
+            spent, reached = False, len(self._members) - len(failures)
+            if reached < self._need:
+                self._forget_all()
+                if self._may_find_more(failures):
+                    search = _Search(self._members, self._state, self._need, self._within, self._budget)
+                    found = yield from search.run()
+                    spent = search.budget_spent
+                    if found:
+                        failures = {uid: f for uid, f in failures.items() if uid not in self._state.pods}
+            nodes = {
+                m.info.uid: self._state.pods[m.info.uid].node
+                for m in self._members
+                if m.info.uid in self._state.pods
+            }
+            self.plan = Plan(nodes, failures, reached, spent)
+            done = True
+        finally:
+            if not done:
+                self._forget_all()
+
+    # ---- internals
+
+    def _place_in_order(self) -> Generator[None, None, dict[str, Placement]]:
+        failures: dict[str, Placement] = {}
+        waiting = list(self._members)
+        while waiting:
+            left = []
+            for member in waiting:
+                placement = member.cycle.place(member.info, member.key, within=self._within())
+                if placement.node is None:
+                    failures[member.info.uid] = placement
+                    left.append(member)
+                else:
+                    failures.pop(member.info.uid, None)
+                    self._state.assume(member.info, placement.node)
+                yield
+            if len(left) == len(waiting) or not any(_may_be_cured(member) for member in left):
+                break
+            waiting = left
+        return failures
+
+    def _may_find_more(self, failures: dict[str, Placement]) -> bool:
+        """Whether another choice of nodes could place more members; nothing is assumed.
+
+        Alike pods that no rule about other pods concerns fill each node as far as it goes, whichever
+        comes first. Members that fit nowhere even now can't be helped, unless by members."""
+        keys = {(member.key, id(member.cycle)) for member in self._members}
+        if len(keys) == 1:
+            member = self._members[0]
+            return member.info.rules != NO_RULES or any(member.cycle.remote.context(member.info))
+        hopeless = 0
+        within = self._within()
+        for member in self._members:
+            if member.info.uid in failures:
+                choices = member.cycle.choices(member.info, member.key, within)
+                hopeless += not (len(choices.best_first) or len(choices.curable))
+        return len(self._members) - hopeless >= self._need
+
+    def _forget_all(self) -> None:
+        for member in self._members:
+            self._state.forget(member.info.uid)
+
+
+class _Search:
+    """Depth first over one choice per member: a node, or none while enough others are left."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        state: ClusterState,
+        need: int,
+        within: Callable[[], Within | None],
+        budget: int | None,
+    ) -> None:
+        self._members, self._state, self._within = members, state, within
+        self._may_skip = len(members) - need
+        self._tries = count(1)
+        self._budget = budget
+        self.budget_spent = False
+        kinds: dict[object, int] = {}
+        self._kinds = [kinds.setdefault(_sameness(member), len(kinds)) for member in members]
+        self._dead_ends: set[object] = set()
+        self._unsure: set[int] = set()
+        """Members on nodes where something was still missing."""
+        self._skipped: set[int] = set()
+
+    def run(self) -> Generator[None, None, bool]:
+        """Returns whether there is a plan; its members are then assumed, else none is."""
+        frames = [self._frame(0)]
+        while frames:
+            frame = frames[-1]
+            self._undo(frame.index)
+            if self._spend():
+                for other in frames:
+                    self._undo(other.index)
+                return False
+            if not self._choose(frame):
+                self._dead_ends.add(frame.situation)
+                frames.pop()
+                continue
+            yield
+            if frame.index + 1 < len(self._members):
+                following = self._frame(frame.index + 1)
+                if following.situation is None or following.situation not in self._dead_ends:
+                    frames.append(following)
+            elif self._holds_together() or self._can_follow_each_other(dict(self._chosen())):
+                return True
+        return False
+
+    # ---- internals
+
+    def _frame(self, index: int) -> _Frame:
+        member = self._members[index]
+        choices = member.cycle.choices(member.info, member.key, self._within())
+        names = self._state.nodes.names
+        nodes = [names[row] for row in (*choices.best_first.tolist(), *choices.curable.tolist())]
+        return _Frame(index, nodes, len(choices.best_first), self._situation(index))
+
+    def _choose(self, frame: _Frame) -> bool:
+        """Takes the frame's next choice; False when there is none."""
+        member = self._members[frame.index]
+        while frame.tried < len(frame.nodes):
+            node, frame.tried = frame.nodes[frame.tried], frame.tried + 1
+            if node not in self._state.nodes.row_of:
+                continue  # gone since
+            self._state.assume(member.info, node)
+            if frame.tried > frame.sure:
+                self._unsure.add(frame.index)
+            return True
+        if not frame.skipped and len(self._skipped) < self._may_skip:
+            frame.skipped = True
+            self._skipped.add(frame.index)
+            return True
+        return False
+
+    def _undo(self, index: int) -> None:
+        self._state.forget(self._members[index].info.uid)
+        self._unsure.discard(index)
+        self._skipped.discard(index)
+
+    def _holds_together(self) -> bool:
+        return all(self._fits_beside_others(self._members[index]) for index in self._unsure)
+
+    def _fits_beside_others(self, member: Member) -> bool:
+        node = self._state.forget(member.info.uid)
+        if node is None:
+            return False
+        passes = self._passes(member, node)
+        self._state.assume(member.info, node)
+        return passes
+
+    def _passes(self, member: Member, node: str) -> bool:
+        row = np.array([self._state.nodes.row_of[node]], np.intp)
+        return member.cycle.rejected_by(member.info, row) is None
+
+    def _can_follow_each_other(self, left: dict[int, str]) -> bool:
+        """Whether some order of the members left is such that each passes in its turn, or at the end
+        beside all others. They are assumed, and are again afterwards."""
+        if self._spend():
+            return False
+        if all(self._fits_beside_others(self._members[index]) for index in left):
+            return True
+        found = False
+        for first, node in left.items():
+            for index in left:
+                self._state.forget(self._members[index].info.uid)
+            passes = self._passes(self._members[first], node)
+            self._state.assume(self._members[first].info, node)
+            rest = {index: where for index, where in left.items() if index != first}
+            for index, where in rest.items():
+                self._state.assume(self._members[index].info, where)
+            found = passes and (not rest or self._can_follow_each_other(rest))
+            if found:
+                break
+        return found
+
+    def _chosen(self) -> Iterator[tuple[int, str]]:
+        for index, member in enumerate(self._members):
+            if member.info.uid in self._state.pods:
+                yield index, self._state.pods[member.info.uid].node
+
+    def _spend(self) -> bool:
+        """Counts one more try; True when that is one too many."""
+        self.budget_spent = self.budget_spent or (
+            self._budget is not None and next(self._tries) > self._budget
+        )
+        return self.budget_spent
+
+    def _situation(self, index: int) -> object:
+        """Equal for equal outcomes: which kinds of members are where, and who is next."""
+        if len(self._members) > _REMEMBERED_MEMBERS:
+            return None
+        pods = self._state.pods
+        placed = sorted(
+            (self._kinds[i], pods[m.info.uid].node if m.info.uid in pods else "", i in self._unsure)
+            for i, m in enumerate(self._members[:index])
+        )
+        return index, tuple(placed)
+
+
+class _Frame:
+    """A member's choices in a situation, and how far they have been tried."""
+
+    __slots__ = ("index", "nodes", "situation", "skipped", "sure", "tried")
+
+    def __init__(self, index: int, nodes: list[str], sure: int, situation: object) -> None:
+        self.index, self.nodes, self.situation = index, nodes, situation
+        self.sure = sure
+        """So many of the nodes pass all filters as things stand."""
+        self.tried = 0
+        self.skipped = False
+
+
+def _sameness(member: Member) -> object:
+    return id(member.cycle), member.key, member.info.signature, member.info.rules
+
+
+def _may_be_cured(member: Member) -> bool:
+    rules = member.info.rules
+    return bool(rules.affinity or rules.hard_spread)

@@ -1,0 +1,78 @@
+"""Planning one gang: its waiting members, beside those that have a node already.
+
+With a topology key each promising domain is planned in turn until one takes the gang. Members that are
+placed have chosen the domain for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+
+from scheduler.core.gangs.domains import domain_mask, domains_to_try, values_of
+from scheduler.core.gangs.gang import GangOptions
+from scheduler.core.gangs.planner import Member, Plan, Planner
+from scheduler.core.gangs.ref import GangRef
+from scheduler.core.placement import Placement, Within
+from scheduler.core.state import ClusterState
+
+
+class GangPlanning:
+    """`need` of the members must find places; `placed` are the nodes of members that have one already.
+    `plan` is there when `steps` ends."""
+
+    plan: Plan
+
+    def __init__(
+        self,
+        ref: GangRef,
+        options: GangOptions,
+        members: Sequence[Member],
+        state: ClusterState,
+        *,
+        placed: Sequence[str],
+        need: int,
+    ) -> None:
+        self.ref, self.options, self.members = ref, options, members
+        self._state, self._placed, self._need = state, placed, need
+
+    def steps(self) -> Generator[None, None, None]:
+        """Each step costs about one decision. Closing it early leaves nothing assumed."""
+        key = self.options.topology_key
+        if not key:
+            self.plan = yield from self._attempt(lambda: None)
+            return
+        nodes, best = self._state.nodes, Plan({})
+        values = list(dict.fromkeys(values_of(nodes, key, self._placed)))
+        for value in values[:1] if self._placed else domains_to_try(nodes, key, self.members, self._need):
+            plan = yield from self._attempt(_Domain(self._state, key, value))
+            if plan.found:
+                self.plan = plan
+                return
+            if plan.reached >= best.reached:
+                best = plan
+        self.plan = best
+
+    def message(self, uid: str) -> str:
+        """Why the member was not placed, the plan having failed."""
+        plan = self.plan
+        own = plan.failures.get(uid) or next(iter(plan.failures.values()), Placement(None))
+        where = f" in any one {self.options.topology_key}" if self.options.topology_key else ""
+        head = f"gang {self.ref}: {plan.reached} of at least {self._need} waiting members fit{where}"
+        tail = " (the search for a plan was given up)" if plan.budget_spent else ""
+        return f"{head}{tail}: {own.message}" if own.message else f"{head}{tail}."
+
+    def _attempt(self, within: Callable[[], Within | None]) -> Generator[None, None, Plan]:
+        planner = Planner(self.members, self._state, need=self._need, within=within)
+        yield from planner.steps()
+        return planner.plan
+
+
+class _Domain:
+    """The nodes of one domain, as they are when asked."""
+
+    def __init__(self, state: ClusterState, key: str, value: str) -> None:
+        self._state, self._key, self._value = state, key, value
+
+    def __call__(self) -> Within:
+        mask = domain_mask(self._state.nodes, self._key, self._value)
+        return Within(mask, f"node(s) are outside {self._key}={self._value}")

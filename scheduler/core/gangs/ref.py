@@ -1,0 +1,70 @@
+"""Which gang a pod says it belongs to.
+
+Three sources, one meaning. A pod names its gang in its spec (Kubernetes' own PodGroup), by a label
+(the PodGroup of the scheduler-plugins project, which training operators create), or by an annotation,
+which needs no object at all. If it does several of these, the first in this order counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from scheduler.api_objects import ClusterObject, CoschedulingPodGroup, PodGroup
+from scheduler.core.pod_info import PodInfo
+
+POD_GROUP_LABEL = "scheduling.x-k8s.io/pod-group"
+GANG = "wholepod.io/gang"
+
+
+class Source(Enum):
+    """Where a gang is described."""
+
+    NATIVE = "podgroups.scheduling.k8s.io"
+    COSCHEDULING = "podgroups.scheduling.x-k8s.io"
+    ANNOTATIONS = "annotations"
+
+
+class GangRef(NamedTuple):
+    """Names a gang."""
+
+    source: Source
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def gang_ref(info: PodInfo) -> GangRef | None:
+    """The gang that a pod says it belongs to."""
+    group = info.pod.spec.scheduling_group
+    if group is not None and group.pod_group_name:
+        return GangRef(Source.NATIVE, info.namespace, group.pod_group_name)
+    name = info.labels.get(POD_GROUP_LABEL)
+    if name:
+        return GangRef(Source.COSCHEDULING, info.namespace, name)
+    name = info.annotations.get(GANG)
+    if name:
+        return GangRef(Source.ANNOTATIONS, info.namespace, name)
+    return None
+
+
+GROUPS: Mapping[type[ClusterObject], Source] = {
+    PodGroup: Source.NATIVE,
+    CoschedulingPodGroup: Source.COSCHEDULING,
+}
+"""Kinds of objects that describe gangs."""
+
+
+def group_ref(item: ClusterObject) -> GangRef | None:
+    """The gang that an object describes."""
+    source = GROUPS.get(type(item))
+    return None if source is None else GangRef(source, item.metadata.namespace, item.metadata.name)
+
+
+def same_options(one: ClusterObject, other: ClusterObject) -> bool:
+    """Whether two states of a group's object ask for the same; most changes are of its status."""
+    annotations = [item.metadata.annotations or {} for item in (one, other)]
+    return annotations[0] == annotations[1] and getattr(one, "spec", None) == getattr(other, "spec", None)

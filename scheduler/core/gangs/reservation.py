@@ -1,0 +1,200 @@
+"""Against starvation: nodes that are kept for a gang that has waited too long.
+
+On a busy cluster room for many pods at once may never come up by itself: whatever ends makes place for
+some small pod that was waiting. So after a while the most senior of the waiting gangs, whatever its
+strategy, gets a *reservation*: enough nodes for it, of which no later pod of its priority or lower takes
+any room until the gang has what it needs. There is one at a time, so that it is the rest of the cluster
+that goes on. The nodes chosen are those with the most room free now among those that could take the
+gang if pods that do not outrank it had left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scheduler.core.filter_answers import PASSES
+from scheduler.core.gangs.book import Gang
+from scheduler.core.gangs.cost import GangCost
+from scheduler.core.gangs.domains import domain_mask
+from scheduler.core.gangs.gang import GangOptions
+from scheduler.core.gangs.hoarding import seniority
+from scheduler.core.gangs.planner import Member
+from scheduler.core.gangs.ref import GangRef
+from scheduler.core.nodes import MEMORY
+from scheduler.core.placement import Within
+from scheduler.core.plugin import Mask
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.state import ClusterState
+
+STARVATION_AFTER_S = 60.0
+"""How long a gang that could be placed whole has to wait before nodes are kept for it."""
+LOOK_AGAIN_S = 1.0
+"""How often it is made sure that a reservation is still wanted."""
+RETRY_S = 10.0
+"""How often a gang that would not even fit nodes cleared for it is looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanting:
+    """A gang whose members exist, and wait."""
+
+    gang: Gang
+    options: GangOptions
+    members: Sequence[Member]
+    """That wait."""
+    need: int
+    """So many of them must find places."""
+
+
+class Reservations:
+    """At most one at a time. `wanting` gives what a gang by this name lacks now; None when it lacks
+    nothing, or can't be placed whatever happens."""
+
+    def __init__(
+        self,
+        state: ClusterState,
+        cost: GangCost,
+        clock: Callable[[], float],
+        wanting: Callable[[GangRef], Wanting | None],
+        *,
+        starvation_after_s: float = STARVATION_AFTER_S,
+    ) -> None:
+        self._state, self._cost, self._clock, self._wanting = state, cost, clock, wanting
+        self._after_s = starvation_after_s
+        self._since: dict[GangRef, float] = {}
+        """Waiting gangs, the one that has waited longest first."""
+        self._next_look = clock()
+        self.gang: Gang | None = None
+        self.nodes: frozenset[str] = frozenset()
+        self._counted_at = 0.0
+
+    def waits(self, ref: GangRef) -> None:
+        """Members of the gang were tried, and it has not yet what it needs."""
+        self._since.setdefault(ref, self._clock())
+
+    def served(self, ref: GangRef) -> frozenset[str]:
+        """The gang has what it needs, or is gone; returns nodes that are free for all again."""
+        self._since.pop(ref, None)
+        if self.gang is None or self.gang.ref != ref:
+            return frozenset()
+        self._count()
+        freed, self.gang, self.nodes = self.nodes, None, frozenset()
+        return freed
+
+    def look(self) -> frozenset[str]:
+        """Makes a reservation if it is time, or ends one that nobody wants any more; returns nodes that
+        are free for all again. Cheap when it is not time."""
+        now = self._clock()
+        if self.gang is not None:
+            if now - self._counted_at < LOOK_AGAIN_S:
+                return frozenset()
+            self._count()
+            return self.served(self.gang.ref) if self._wanting(self.gang.ref) is None else frozenset()
+        if not self._since or now < self._next_look:
+            return frozenset()
+        due = [ref for ref, since in self._since.items() if since + self._after_s <= now]
+        self._next_look = now + RETRY_S if due else next(iter(self._since.values())) + self._after_s
+        wants = {ref: self._wanting(ref) for ref in due}
+        for ref in [ref for ref, wanting in wants.items() if wanting is None]:
+            del self._since[ref]
+        found = [wanting for wanting in wants.values() if wanting is not None]
+        for wanting in sorted(found, key=lambda wanting: seniority(wanting.gang)):
+            nodes = self._nodes_for(wanting)
+            if nodes:
+                self.gang, self.nodes, self._counted_at = wanting.gang, nodes, now
+                break
+        return frozenset()
+
+    def next_due(self) -> float | None:
+        """When `look` may have something to do."""
+        if self.gang is not None:
+            return self._counted_at + LOOK_AGAIN_S
+        return self._next_look if self._since else None
+
+    def allowed(self, info: PodInfo) -> Within | None:
+        """Nodes that the pod may take room of; None for all."""
+        gang = self.gang
+        if (
+            gang is None
+            or info.priority > gang.priority
+            or info.uid in gang.members
+            or info.owned_by_daemon_set
+        ):
+            return None
+        table = self._state.nodes
+        mask = np.ones(len(table), np.bool_)
+        mask[[table.row_of[name] for name in self.nodes if name in table.row_of]] = False
+        return Within(mask, "node(s) are kept for a gang that has waited longer")
+
+    # ---- internals
+
+    def _nodes_for(self, wanting: Wanting) -> frozenset[str]:
+        key = wanting.options.topology_key
+        if not key:
+            return self._cleared(wanting, None)
+        nodes = self._state.nodes
+        column = nodes.label_column(key)
+        ids = column.ids[: len(nodes)]
+        free = np.bincount(ids, weights=self._free_memory(), minlength=1)
+        for i in np.argsort(-free, kind="stable").tolist():
+            value = column.values[i]
+            if i and value is not None:
+                found = self._cleared(wanting, domain_mask(nodes, key, value))
+                if found:
+                    return found
+        return frozenset()
+
+    def _cleared(self, wanting: Wanting, within: Mask | None) -> frozenset[str]:
+        """Nodes that take the members if everybody who does not outrank them has left; fewest of those
+        with most room first. Empty if there are not enough."""
+        nodes, n = self._state.nodes, len(self._state.nodes)
+        left = sorted(wanting.members, key=lambda m: m.info.requests.get("memory", 0), reverse=True)
+        left = left[-wanting.need :]
+        names: set[str] = set()
+        order = np.argsort(-self._free_memory(), kind="stable")
+        possible: dict[bytes, Mask] = {}
+        for member in left:
+            if member.key not in possible:
+                static, *_ = member.cycle.explain(member.info)[0]
+                possible[member.key] = static.first[:n] == PASSES
+        for row in order.tolist():
+            if not left:
+                break
+            if within is not None and not within[row]:
+                continue
+            name = nodes.names[row]
+            room = nodes.allocatable[:, row].copy()
+            slots = int(nodes.pod_limit[row])
+            for placed in self._state.pods_on(name):
+                if placed.info.priority > wanting.gang.priority or placed.info.uid in wanting.gang.members:
+                    slots -= 1
+                    for resource, amount in placed.info.usage.items():
+                        room[nodes.resource_row(resource)] -= amount
+            rest = []
+            for member in left:
+                wanted = [(nodes.resources.get(r, -1), amount) for r, amount in member.info.requests.items()]
+                fits = slots > 0 and possible[member.key][row]
+                if fits and all(i >= 0 and room[i] >= amount for i, amount in wanted):
+                    slots -= 1
+                    for i, amount in wanted:
+                        room[i] -= amount
+                    names.add(name)
+                else:
+                    rest.append(member)
+            left = rest
+        return frozenset() if left else frozenset(names)
+
+    def _free_memory(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        nodes, n = self._state.nodes, len(self._state.nodes)
+        free: np.ndarray[tuple[int], np.dtype[np.int64]] = (nodes.allocatable - nodes.requested)[MEMORY, :n]
+        return free
+
+    def _count(self) -> None:
+        now, table = self._clock(), self._state.nodes
+        rows = [table.row_of[name] for name in self.nodes if name in table.row_of]
+        free = int(np.maximum(self._free_memory()[rows], 0).sum())
+        self._cost.reserved_byte_seconds += int(free * (now - self._counted_at))
+        self._counted_at = now

@@ -1,0 +1,131 @@
+"""The gang planner against brute force: a plan is found if, and only if, there is one.
+
+Clusters are so small that all assignments of members to nodes can be tried. One counts as a plan if at
+least `need` members are placed and, in some order, each of them passes all its filters, or does so at the
+end beside all the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.core.engine import Engine
+from scheduler.core.gangs.planner import Member, Planner
+from tests.builders import make_engine, make_node, make_pod
+
+APPS = ("a", "b")
+ZONES = ("x", "y")
+KEYS = ("kubernetes.io/hostname", "zone")
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> Engine:
+    engine = make_engine()
+    for i in range(draw(st.integers(1, 4))):
+        zone = draw(st.sampled_from(ZONES))
+        labels = {"kubernetes.io/hostname": f"n{i}", "zone": zone}
+        memory = draw(st.integers(1, 4))
+        engine.upsert_node(make_node(f"n{i}").labels(labels).allocatable(memory=f"{memory}Gi").obj())
+    for i in range(draw(st.integers(0, 2))):
+        node = draw(st.sampled_from(engine.state.nodes.names))
+        app = draw(st.sampled_from(APPS))
+        engine.upsert_pod(make_pod().named(f"e{i}").labels(app=app).on(node).obj())
+    return engine
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> dict[str, Any]:
+    """Requests, labels and rules of a member."""
+    rules: dict[str, Any] = {}
+    for kind in ("podAffinity", "podAntiAffinity"):
+        if draw(st.integers(0, 2)) == 0:
+            selector = {"matchLabels": {"app": draw(st.sampled_from(APPS))}}
+            term = {"topologyKey": draw(st.sampled_from(KEYS)), "labelSelector": selector}
+            rules[kind] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    spec: dict[str, Any] = {"affinity": rules} if rules else {}
+    if draw(st.integers(0, 3)) == 0:
+        spec["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": draw(st.sampled_from(KEYS)),
+                "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {"app": draw(st.sampled_from(APPS))}},
+            }
+        ]
+    return {"memory": draw(st.integers(1, 3)), "app": draw(st.sampled_from(APPS)), "spec": spec}
+
+
+def members_of(engine: Engine, wanted: Sequence[dict[str, Any]]) -> list[Member]:
+    [cycle] = engine.cycles.values()
+    infos = [
+        make_pod().named(f"m{i}").labels(app=w["app"]).req(memory=f"{w['memory']}Gi").spec(**w["spec"]).info()
+        for i, w in enumerate(wanted)
+    ]
+    return [Member(info, cycle.read_key(info), cycle) for info in infos]
+
+
+def passes(engine: Engine, member: Member, node: str) -> bool:
+    row = engine.state.nodes.row_of[node]
+    return member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None
+
+
+def can_be_placed(engine: Engine, left: dict[Member, str], placed: dict[Member, str]) -> bool:
+    """Whether those left can follow those placed, which are assumed, each passing in turn or at the end."""
+    for member, node in left.items():
+        engine.state.assume(member.info, node)
+    at_the_end = True
+    for member, node in left.items():
+        engine.state.forget(member.info.uid)
+        at_the_end = at_the_end and passes(engine, member, node)
+        engine.state.assume(member.info, node)
+    for member in left:
+        engine.state.forget(member.info.uid)
+    if at_the_end:
+        return True
+    for member, node in left.items():
+        if passes(engine, member, node):
+            engine.state.assume(member.info, node)
+            rest = {m: n for m, n in left.items() if m is not member}
+            possible = can_be_placed(engine, rest, placed)
+            engine.state.forget(member.info.uid)
+            if possible:
+                return True
+    return False
+
+
+def plan_exists(engine: Engine, members: Sequence[Member], need: int) -> bool:
+    nodes = engine.state.nodes.names
+    return any(
+        can_be_placed(engine, dict(zip(chosen, where, strict=True)), {})
+        for chosen in combinations(members, need)
+        for where in product(nodes, repeat=need)
+    )
+
+
+@given(clusters(), st.lists(manifests(), min_size=1, max_size=4), st.data())
+def test_a_plan_is_found_if_there_is_one(
+    engine: Engine, wanted: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    members = members_of(engine, wanted)
+    need = data.draw(st.integers(max(1, len(members) - 1), len(members)))
+    planner = Planner(members, engine.state, need=need, budget=None)
+    before = engine.state.nodes.pod_count.copy()
+    for _ in planner.steps():
+        pass
+    plan = planner.plan
+    placed = {uid: p.node for uid, p in engine.state.pods.items() if p.assumed}
+    assert placed == plan.nodes
+    for member in members:
+        engine.state.forget(member.info.uid)
+    assert (engine.state.nodes.pod_count == before).all()
+    assert plan.found == plan_exists(engine, members, need)
+    if plan.found:
+        assert len(plan.nodes) >= need
+        chosen = {m: plan.nodes[m.info.uid] for m in members if m.info.uid in plan.nodes}
+        assert can_be_placed(engine, chosen, {})

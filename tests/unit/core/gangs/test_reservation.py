@@ -1,0 +1,93 @@
+"""A gang that has waited too long gets nodes kept for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scheduler.core.engine import Engine, Verdict
+from scheduler.core.gangs.reservation import LOOK_AGAIN_S, STARVATION_AFTER_S
+from tests.builders import Clock, make_node, make_pod
+from tests.unit.core.gangs.words import cluster, decide_all, member, placed
+
+
+def single(number: int, **more: Any) -> Any:
+    return make_pod().named(f"s{number}").req(memory="1Gi").priority(more.get("priority", 0))
+
+
+def starving(clock: Clock, strategy: str = "atomic") -> Engine:
+    """Four nodes full of single pods, and a gang of two that has waited so long that it is due."""
+    engine = cluster("1Gi", "1Gi", "1Gi", "1Gi", clock=clock)
+    for i in range(4):
+        engine.upsert_pod(single(i).obj())
+    for decision in decide_all(engine):
+        engine.bind_confirmed(decision.pod.uid)
+    for name in ("a", "b"):
+        engine.upsert_pod(member(name, strategy=strategy).obj())
+    decide_all(engine)
+    clock.advance(STARVATION_AFTER_S)
+    decide_all(engine)
+    return engine
+
+
+def some_single_ends_on(engine: Engine, nodes: frozenset[str]) -> None:
+    uid = next(u for u, p in engine.state.pods.items() if p.node in nodes and "/s" in p.info.name)
+    engine.remove_pod(uid)
+
+
+@pytest.mark.parametrize("strategy", ["atomic", "hoarding", "optimistic"])
+def test_room_that_comes_free_is_kept_until_it_is_enough(strategy: str) -> None:
+    engine = starving(clock := Clock(), strategy)
+    reserved = engine.gangs.reservations.nodes
+    assert len(reserved) == 2
+    for number in (10, 11):
+        some_single_ends_on(engine, reserved)
+        engine.upsert_pod(single(number).obj())  # as soon as there is room there is somebody to take it
+        clock.advance(11.0)
+        got = placed(decide_all(engine))
+        assert not any(name.startswith("s") for name in got)
+    assert engine.gangs.reservations.nodes == frozenset()
+    assert {p.info.pod.metadata.name for p in engine.state.pods.values()} >= {"a", "b"}
+    assert engine.gangs.cost.reserved_byte_seconds > 0 or strategy == "hoarding"
+
+
+def test_the_rest_of_the_cluster_goes_on() -> None:
+    engine = starving(clock := Clock())
+    others = frozenset(engine.state.nodes.names) - engine.gangs.reservations.nodes
+    some_single_ends_on(engine, others)
+    engine.upsert_pod(single(10).obj())
+    [decision] = [d for d in decide_all(engine) if d.verdict is Verdict.PLACED]
+    assert decision.node in others
+    assert clock.now > 0
+
+
+def test_higher_priority_is_not_kept_out() -> None:
+    engine = starving(Clock())
+    reserved = engine.gangs.reservations.nodes
+    some_single_ends_on(engine, reserved)
+    engine.upsert_pod(single(10, priority=1).obj())
+    assert placed(decide_all(engine))["s10"] in reserved
+
+
+def test_a_pod_that_was_kept_out_is_tried_when_the_gang_gives_up() -> None:
+    engine = starving(clock := Clock())
+    some_single_ends_on(engine, engine.gangs.reservations.nodes)
+    engine.upsert_pod(single(10).obj())
+    assert placed(decide_all(engine)) == {}
+    engine.remove_pod("uid-of-default/a")
+    clock.advance(LOOK_AGAIN_S)
+    assert "s10" in placed(decide_all(engine))
+
+
+def test_nothing_is_kept_for_a_gang_that_would_not_even_fit_an_empty_cluster() -> None:
+    engine = cluster("1Gi", clock=(clock := Clock()))
+    for name in ("a", "b"):
+        engine.upsert_pod(member(name).obj())
+    decide_all(engine)
+    clock.advance(STARVATION_AFTER_S)
+    decide_all(engine)
+    assert engine.gangs.reservations.nodes == frozenset()
+    engine.upsert_node(make_node("n9").allocatable(memory="1Gi").obj())
+    clock.advance(11.0)
+    assert sorted(placed(decide_all(engine))) == ["a", "b"]
