@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.api_objects import ClusterObject
+from scheduler.api_objects import ClusterObject, PersistentVolume, PersistentVolumeClaim
 from scheduler.core.cycle import Cycle
 from scheduler.core.decision import Decision, Verdict
 from scheduler.core.gangs.attempt import MemberOutcome
@@ -62,6 +62,7 @@ class Engine:
             self.cycles,
             clock,
             on_freed=lambda node: self._waking.note(node, Wake.ASSIGNED_POD_REMOVED),
+            on_released=self._released,
             on_asleep=lambda name, plugins: self._waking.wait_for_help(name, plugins),
         )
         self._second_looks = {
@@ -318,7 +319,7 @@ class Engine:
         else:
             verdict = Verdict.WAITING if outcome.retry else Verdict.UNSCHEDULABLE
             nominated = self._promises.take_back(queued.info)
-        decision = self._decision(queued, verdict, placement)
+        decision = self._decision(queued, verdict, placement, outcome.volumes)
         return replace(decision, commit=outcome.commit, nominated_node=nominated)
 
     def _unschedulable(
@@ -430,6 +431,13 @@ class Engine:
         """The pod's plan is void: its volumes are there for others again."""
         for kind in self.state.nodes.cluster.restore(uid):
             self._waking.note_object(kind)
+
+    def _released(self, node: str, info: PodInfo) -> None:
+        """A hold has ended."""
+        self._waking.note(node, Wake.ASSIGNED_POD_REMOVED)
+        if info.pod.spec.volumes:
+            for kind in (PersistentVolume, PersistentVolumeClaim):
+                self._waking.note_object(kind)
 
     def _forget(self, uid: str) -> None:
         self._restore_objects(uid)

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.core.engine import Engine
-from scheduler.core.gangs.planner import Member, Planner
+from scheduler.core.gangs.planner import Planner
+from scheduler.core.gangs.rooms import Member, Rooms
 from tests.builders import make_engine, make_node, make_pod
 
 APPS = ("a", "b")
@@ -114,7 +115,7 @@ def test_a_plan_is_found_if_there_is_one(
 ) -> None:
     members = members_of(engine, wanted)
     need = data.draw(st.integers(max(1, len(members) - 1), len(members)))
-    planner = Planner(members, engine.state, need=need, budget=None)
+    planner = Planner(members, engine.state, Rooms(engine.state), need=need, budget=None)
     before = engine.state.nodes.pod_count.copy()
     for _ in planner.steps():
         pass

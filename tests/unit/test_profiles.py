@@ -243,8 +243,8 @@ def test_the_plugin_api_is_what_we_promise() -> None:
         ("Plugin", "context name reads reads_amounts_only reads_usage row_local watches"),
         (
             "FilterPlugin",
-            "applies applies_in context cured_by_pods filter follow_filter may_help minds name plan prefilter reads "
-            "reads_amounts_only reads_usage reasons refuses row_local wakes_on watches",
+            "applies applies_in context cured_by_pods filter follow_filter may_help minds name plan "
+            "prefilter reads reads_amounts_only reads_usage reasons refuses row_local wakes_on watches",
         ),
         (
             "ScorePlugin",

@@ -17,12 +17,14 @@ from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangOptions
-from scheduler.core.gangs.planner import Member
 from scheduler.core.gangs.planning import GangPlanning
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.rooms import Member, Rooms
 from scheduler.core.placement import Placement
+from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import QueuedPod
 from scheduler.core.state import ClusterState
+from scheduler.core.volumes.plan import VolumePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class MemberOutcome:
     """It has a node only as long as the strategy wants: there is nothing to bind yet."""
     retry: bool = False
     """It has none, and is tried again after its backoff, whatever happens meanwhile."""
+    volumes: VolumePlan | None = None
+    """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None
     """Of a placed member whose gang did not have all it needs before."""
 
@@ -61,13 +65,14 @@ class Workspace:
     """What strategies work on."""
 
     state: ClusterState
+    rooms: Rooms
     cycles: Mapping[str, Cycle]
     clock: Callable[[], float]
     cost: GangCost
     exists: Callable[[GangRef], bool]
     """Whether a gang has members."""
-    on_freed: Callable[[str], None]
-    """Called with the name of a node that others may use again."""
+    on_released: Callable[[str, PodInfo], None]
+    """Called with the name of a node, when others may use again what was held there for this pod."""
 
     def member(self, queued: QueuedPod) -> Member:
         name, key = queued.kind
@@ -85,7 +90,7 @@ class Workspace:
         The largest come first: what is left for the last must take only the small ones."""
         members = [self.member(pod) for pod in sorted(pods, key=self._size, reverse=True)]
         placed = self.nodes_of(gang)
-        return GangPlanning(gang.ref, options, members, self.state, placed=placed, need=need)
+        return GangPlanning(gang.ref, options, members, self.state, self.rooms, placed=placed, need=need)
 
     def _size(self, pod: QueuedPod) -> float:
         """The largest share of the cluster that the pod asks for, of any resource."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
 from scheduler.core.gangs.atomic import Atomic
@@ -23,6 +24,7 @@ from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.reservation import Reservations, Wanting
+from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
@@ -43,20 +45,23 @@ class GangDispatch:
         clock: Callable[[], float],
         *,
         on_freed: Callable[[str], None],
+        on_released: Callable[[str, PodInfo], None],
         on_asleep: Callable[[str, Iterable[str]], None],
     ) -> None:
-        """`on_freed`: called with the name of a node that others may use again. `on_asleep`: with the name
+        """`on_freed`: called with the name of a node that others may use again. `on_released`: the same, if
+        it was this pod's hold that kept it, or volumes, from them. `on_asleep`: with the name
         of a profile and of plugins that have rejected, or may be about to reject, one of its pods."""
         self._state, self._queue, self._clock = state, queue, clock
         self.book = GangBook(state.nodes.cluster)
         self.cost = GangCost()
         workspace = Workspace(
             state,
+            Rooms(state),
             cycles,
             clock,
             self.cost,
             exists=lambda ref: self.book.named(ref) is not None,
-            on_freed=on_freed,
+            on_released=on_released,
         )
         self.hoarding, self.optimistic = Hoarding(workspace), Optimistic(workspace)
         self._strategies: Mapping[Strategy, GangStrategy] = {
@@ -93,8 +98,9 @@ class GangDispatch:
         queued = self._queue.get(info.uid)
         if info.node_name:
             self._drop(info.uid)  # whoever bound it
+            self._workspace.rooms.hand_over(info.uid)
         elif queued is not None and queued.place is Place.TENTATIVE and changed:
-            self._state.forget(info.uid)
+            self._workspace.rooms.give_back(info.uid)
             self._drop(info.uid)
             self._queue.activate(queued, "PodUpdate")
         if info.uid in self._taken and changed:
@@ -108,6 +114,7 @@ class GangDispatch:
         self._drop(uid)
         if uid in self._taken:
             self._drop_attempt()
+        self._workspace.rooms.hand_over(uid)
         self._review(gang)
 
     def node_overlapped(self, node: str) -> None:
@@ -264,8 +271,10 @@ class GangDispatch:
             elif placement.node is None:
                 self._queue.set_unschedulable(queued, placement.rejected_by)
                 self._on_asleep(queued.kind[0], placement.rejected_by)
-            elif queued.place is not Place.IN_FLIGHT:
-                self._queue.take(queued)
+            else:
+                if queued.place is not Place.IN_FLIGHT:
+                    self._queue.take(queued)
+                outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
             self.decided.append(outcome)
             if outcome.commit is not None:
                 self._serve(outcome.commit.ref)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.gangs.planner import Member
+from scheduler.core.gangs.rooms import Member
 from scheduler.core.nodes import MEMORY, NodeTable
 from scheduler.core.plugin import Mask
 from scheduler.core.pod_info import PodInfo

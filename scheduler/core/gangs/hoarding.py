@@ -92,7 +92,7 @@ class Hoarding:
             hold = holding.holds.pop(uid, None)
             if hold is not None:
                 self._count(hold, "wasted")
-                self._workspace.on_freed(hold.node)
+                self._workspace.on_released(hold.node, hold.queued.info)
                 if not holding.holds:
                     del self._holdings[ref]
         self._forget_winners()
@@ -256,7 +256,7 @@ class Hoarding:
         self._workspace.cost.rollbacks[_NAME] += 1
         for hold in holding.holds.values():
             self._count(hold, "wasted")
-            self._workspace.on_freed(hold.node)
+            self._workspace.on_released(hold.node, hold.queued.info)
         message = f"gang {holding.gang.ref} gave up what it held: {why}"
         return [
             MemberOutcome(hold.queued, Placement(None, message), retry=True)
@@ -265,7 +265,7 @@ class Hoarding:
 
     def _lift(self, holding: Holding) -> None:
         for uid in holding.holds:
-            self._workspace.state.forget(uid)
+            self._workspace.rooms.give_back(uid)
 
     def _put_back(self, holding: Holding) -> bool:
         """Assumes the members again if all pass their filters; if not, the gang's holds end soon."""
@@ -280,7 +280,7 @@ class Hoarding:
                 holding.ends = -math.inf
                 return False
             if uid not in state.pods:
-                state.assume(member.info, hold.node)
+                self._workspace.rooms.take(member, hold.node)
         return True
 
     def _on(self, node: str) -> list[Holding]:

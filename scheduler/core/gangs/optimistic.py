@@ -92,7 +92,7 @@ class Optimistic:
                 continue
             member = self._workspace.member(claim.queued)
             if member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None:
-                state.assume(member.info, claim.node)
+                self._workspace.rooms.take(member, claim.node)
                 good[uid] = claim.node
         return good
 
@@ -116,7 +116,7 @@ class Optimistic:
                 if row is not None and (
                     member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None
                 ):
-                    self._workspace.state.assume(member.info, node)
+                    self._workspace.rooms.take(member, node)
                     good[uid] = node
             return planning
         good.clear()
@@ -162,4 +162,4 @@ class Optimistic:
 
     def _lift(self, uids: dict[str, QueuedPod] | dict[str, str]) -> None:
         for uid in uids:
-            self._workspace.state.forget(uid)
+            self._workspace.rooms.give_back(uid)

@@ -24,10 +24,8 @@ from itertools import count
 
 import numpy as np
 
-from scheduler.core.cycle import Cycle
+from scheduler.core.gangs.rooms import Member, Rooms
 from scheduler.core.placement import Placement, Within
-from scheduler.core.pod_info import PodInfo
-from scheduler.core.profile import Key
 from scheduler.core.state import ClusterState
 from scheduler.core.topology_rules import NO_RULES
 
@@ -35,15 +33,6 @@ SEARCH_BUDGET = 2_000
 """Choices that a search may try; at 5,000 nodes about half a second of planning."""
 _REMEMBERED_MEMBERS = 32
 """Dead ends are remembered for gangs up to this size; for larger ones it costs more than it saves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A pod to place, and what decides for it."""
-
-    info: PodInfo
-    key: Key
-    cycle: Cycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +67,13 @@ class Planner:
         self,
         members: Sequence[Member],
         state: ClusterState,
+        rooms: Rooms,
         *,
         need: int,
         within: Callable[[], Within | None] = lambda: None,
         budget: int | None = SEARCH_BUDGET,
     ) -> None:
-        self._members, self._state, self._need = members, state, need
+        self._members, self._state, self._rooms, self._need = members, state, rooms, need
         self._within, self._budget = within, budget
 
     def steps(self) -> Generator[None, None, None]:
@@ -95,7 +85,9 @@ class Planner:
             if reached < self._need:
                 self._forget_all()
                 if self._may_find_more(failures):
-                    search = _Search(self._members, self._state, self._need, self._within, self._budget)
+                    search = _Search(
+                        self._members, self._state, self._rooms, self._need, self._within, self._budget
+                    )
                     found = yield from search.run()
                     spent = search.budget_spent
                     if found:
@@ -125,7 +117,7 @@ class Planner:
                     left.append(member)
                 else:
                     failures.pop(member.info.uid, None)
-                    self._state.assume(member.info, placement.node)
+                    self._rooms.take(member, placement.node)
                 yield
             if len(left) == len(waiting) or not any(_may_be_cured(member) for member in left):
                 break
@@ -151,7 +143,7 @@ class Planner:
 
     def _forget_all(self) -> None:
         for member in self._members:
-            self._state.forget(member.info.uid)
+            self._rooms.give_back(member.info.uid)
 
 
 class _Search:
@@ -161,11 +153,13 @@ class _Search:
         self,
         members: Sequence[Member],
         state: ClusterState,
+        rooms: Rooms,
         need: int,
         within: Callable[[], Within | None],
         budget: int | None,
     ) -> None:
-        self._members, self._state, self._within = members, state, within
+        self._members, self._state, self._rooms = members, state, rooms
+        self._within = within
         self._may_skip = len(members) - need
         self._tries = count(1)
         self._budget = budget
@@ -216,7 +210,7 @@ class _Search:
             node, frame.tried = frame.nodes[frame.tried], frame.tried + 1
             if node not in self._state.nodes.row_of:
                 continue  # gone since
-            self._state.assume(member.info, node)
+            self._rooms.take(member, node)
             if frame.tried > frame.sure:
                 self._unsure.add(frame.index)
             return True
@@ -227,7 +221,7 @@ class _Search:
         return False
 
     def _undo(self, index: int) -> None:
-        self._state.forget(self._members[index].info.uid)
+        self._rooms.give_back(self._members[index].info.uid)
         self._unsure.discard(index)
         self._skipped.discard(index)
 
@@ -235,11 +229,11 @@ class _Search:
         return all(self._fits_beside_others(self._members[index]) for index in self._unsure)
 
     def _fits_beside_others(self, member: Member) -> bool:
-        node = self._state.forget(member.info.uid)
+        node = self._rooms.give_back(member.info.uid)
         if node is None:
             return False
         passes = self._passes(member, node)
-        self._state.assume(member.info, node)
+        self._rooms.take(member, node)
         return passes
 
     def _passes(self, member: Member, node: str) -> bool:
@@ -256,12 +250,12 @@ class _Search:
         found = False
         for first, node in left.items():
             for index in left:
-                self._state.forget(self._members[index].info.uid)
+                self._rooms.give_back(self._members[index].info.uid)
             passes = self._passes(self._members[first], node)
-            self._state.assume(self._members[first].info, node)
+            self._rooms.take(self._members[first], node)
             rest = {index: where for index, where in left.items() if index != first}
             for index, where in rest.items():
-                self._state.assume(self._members[index].info, where)
+                self._rooms.take(self._members[index], where)
             found = passes and (not rest or self._can_follow_each_other(rest))
             if found:
                 break

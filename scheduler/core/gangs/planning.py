@@ -10,8 +10,9 @@ from collections.abc import Callable, Generator, Sequence
 
 from scheduler.core.gangs.domains import domain_mask, domains_to_try, values_of
 from scheduler.core.gangs.gang import GangOptions
-from scheduler.core.gangs.planner import Member, Plan, Planner
+from scheduler.core.gangs.planner import Plan, Planner
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.rooms import Member, Rooms
 from scheduler.core.placement import Placement, Within
 from scheduler.core.state import ClusterState
 
@@ -28,12 +29,13 @@ class GangPlanning:
         options: GangOptions,
         members: Sequence[Member],
         state: ClusterState,
+        rooms: Rooms,
         *,
         placed: Sequence[str],
         need: int,
     ) -> None:
         self.ref, self.options, self.members = ref, options, members
-        self._state, self._placed, self._need = state, placed, need
+        self._state, self._rooms, self._placed, self._need = state, rooms, placed, need
 
     def steps(self) -> Generator[None, None, None]:
         """Each step costs about one decision. Closing it early leaves nothing assumed."""
@@ -62,7 +64,7 @@ class GangPlanning:
         return f"{head}{tail}: {own.message}" if own.message else f"{head}{tail}."
 
     def _attempt(self, within: Callable[[], Within | None]) -> Generator[None, None, Plan]:
-        planner = Planner(self.members, self._state, need=self._need, within=within)
+        planner = Planner(self.members, self._state, self._rooms, need=self._need, within=within)
         yield from planner.steps()
         return planner.plan
 

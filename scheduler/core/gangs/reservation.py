@@ -21,8 +21,8 @@ from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.domains import domain_mask
 from scheduler.core.gangs.gang import GangOptions
 from scheduler.core.gangs.hoarding import seniority
-from scheduler.core.gangs.planner import Member
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.rooms import Member
 from scheduler.core.nodes import MEMORY
 from scheduler.core.placement import Within
 from scheduler.core.plugin import Mask

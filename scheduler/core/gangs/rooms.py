@@ -1,0 +1,51 @@
+"""Members, and the room that they take while a plan is being made: on nodes, and of volumes.
+
+A member with claims that are not bound takes its volumes with its node, so that no two members of a plan
+find the same one free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.core.cycle import Cycle
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Key
+from scheduler.core.state import ClusterState
+from scheduler.core.volumes.assume import assume_plan
+from scheduler.core.volumes.plan import VolumePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A pod to place, and what decides for it."""
+
+    info: PodInfo
+    key: Key
+    cycle: Cycle
+
+
+class Rooms:
+    """Takes room in the state, and gives it back."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+        self._plans: dict[str, VolumePlan] = {}
+
+    def take(self, member: Member, node: str) -> None:
+        """On a node that exists."""
+        uid, plan = member.info.uid, member.cycle.plan(member.info, node)
+        if plan is not None:
+            assume_plan(plan, self._state.nodes.cluster, owner=uid)
+            self._plans[uid] = plan
+        self._state.assume(member.info, node)
+
+    def give_back(self, uid: str) -> str | None:
+        """Returns the node, or None when the pod had none that was assumed."""
+        if self._plans.pop(uid, None) is not None:
+            self._state.nodes.cluster.restore(uid)
+        return self._state.forget(uid)
+
+    def hand_over(self, uid: str) -> VolumePlan | None:
+        """The room is somebody else's business now; returns what has to be written for its volumes."""
+        return self._plans.pop(uid, None)
