@@ -260,8 +260,6 @@ class PodInfo:
         rules = []
         if spec.resource_claims:
             rules.append("resource claims")
-        if spec.scheduling_group is not None and spec.scheduling_group.pod_group_name:
-            rules.append("pod groups")
         return tuple(rules)
 
 

@@ -157,11 +157,7 @@ def test_a_claim_that_is_mounted_twice_needs_one_volume(oracle: Oracle) -> None:
     assert decide(document)["selected"] == "a"
 
 
-def test_resource_claims_and_pod_groups_wait() -> None:
+def test_resource_claims_wait() -> None:
     claim = [{"name": "gpu", "resourceClaimName": "gpu"}]
-    for spec, rule in (
-        ({"resourceClaims": claim}, "resource claims"),
-        ({"schedulingGroup": {"podGroupName": "g"}}, "pod groups"),
-    ):
-        verdict = decide(cluster(node("a"), pod=pod("p", **spec)))
-        assert verdict["fitError"] == f"0/1 nodes are available: Wholepod does not support {rule} yet."
+    verdict = decide(cluster(node("a"), pod=pod("p", resourceClaims=claim)))
+    assert verdict["fitError"] == "0/1 nodes are available: Wholepod does not support resource claims yet."

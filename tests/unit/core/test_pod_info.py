@@ -67,8 +67,7 @@ def test_daemon_pods(kind: str, controller: bool, owned: bool) -> None:
     ("spec", "rules"),
     [
         ({"resourceClaims": [{"name": "c"}]}, ["resource claims"]),
-        ({"schedulingGroup": {"podGroupName": "g"}}, ["pod groups"]),
-        ({"schedulingGroup": {}}, []),
+        ({"schedulingGroup": {"podGroupName": "g"}}, []),
         (
             {
                 "volumes": [

@@ -128,10 +128,7 @@ def test_ports_of_a_pod_that_left_are_free() -> None:
     [
         (make_pod(), None),
         (make_pod().spec(resourceClaims=[{"name": "c"}]), "Wholepod does not support resource claims yet"),
-        (
-            make_pod().spec(resourceClaims=[{"name": "c"}], schedulingGroup={"podGroupName": "g"}),
-            "Wholepod does not support resource claims, pod groups yet",
-        ),
+        (make_pod().spec(schedulingGroup={"podGroupName": "g"}), None),
         (make_pod().spec(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]), None),
     ],
 )
