@@ -35,6 +35,8 @@ Json = dict[str, Any]
 LEASE_S = 15.0
 RENEW_DEADLINE_S = 10.0
 DEADLINE_S = 20.0
+QUIET_S = 130.0
+"""Nothing that was sent is still under way after such a time without any change."""
 ATTEMPTS = 3
 """How often a leader's planner begins with a gang."""
 EPOCH_START = 1_700_000_000.0
@@ -117,6 +119,7 @@ class World:
     down_until: float = 0.0
     processes: list["Process"] = field(default_factory=list)
     version: int = 100
+    active_at: float = 0.0
     created: int = 0
 
     def __post_init__(self) -> None:
@@ -244,16 +247,19 @@ class World:
         metadata = pod["metadata"]
         gang = metadata["labels"]["gang"]
         del self.pods[metadata["uid"]]
+        self.active_at = self.now()
         self.deletes.append((metadata["uid"], metadata["annotations"].get(TXN_ANNOTATION, "")))
         self._account(gang)
         if metadata["ownerReferences"]:
             asyncio.get_running_loop().call_later(1.0, self.add_pod, gang)
 
     def _changed(self, pod: Json) -> None:
+        self.active_at = self.now()
         self.version += 1
         pod["metadata"]["resourceVersion"] = str(self.version)
 
     def _store(self, sent: Json) -> Json:
+        self.active_at = self.now()
         self.version += 1
         sent["metadata"]["resourceVersion"] = str(self.version)
         self.journal = sent
@@ -288,6 +294,7 @@ class World:
                 if fault.point == point and fault.nth == self.reached.count(point):
                     self.faults.remove(fault)
                     self.hit.append(fault)
+                    self.active_at = self.now()
                     return fault.way
         return ""
 
@@ -297,7 +304,7 @@ class World:
         """Leaders come as the lease allows; the last one is left in peace."""
         tasks = [asyncio.create_task(self._disturb())] if self.disturbed else []
         self._start()
-        while self.now() < until_s:
+        while self.now() < until_s and self.now() < self.active_at + QUIET_S:
             await asyncio.sleep(1.0)
             leader = self.processes[-1]
             silent_s = self.now() - leader.silent_since if leader.silent_since is not None else 0.0
@@ -319,7 +326,8 @@ class World:
         while True:
             await asyncio.sleep(self.rng.uniform(0.001, 0.4))
             pod = self.rng.choice(list(self.pods.values()))
-            self._changed(pod)
+            self.version += 1
+            pod["metadata"]["resourceVersion"] = str(self.version)
 
 
 class Process:
@@ -423,7 +431,7 @@ class Process:
 
     async def _list(self) -> list[Pod]:
         await self.while_frozen()
-        return [msgspec.convert(json.loads(json.dumps(pod)), Pod) for pod in self.world.pods.values()]
+        return [msgspec.convert(pod, Pod) for pod in self.world.pods.values()]
 
     async def _plan(self) -> None:
         """Begins with each gang that is not bound, a few times."""
@@ -464,7 +472,7 @@ class Process:
         assert missing > 0
         gang = self.txns[txn]
         spare = [
-            member_of(msgspec.convert(json.loads(json.dumps(pod)), Pod), "n2")
+            member_of(msgspec.convert(pod, Pod), "n2")
             for pod in self.world.pods.values()
             if pod["metadata"]["labels"]["gang"] == gang and "nodeName" not in pod["spec"]
         ]
