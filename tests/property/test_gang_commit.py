@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from tests.property.gang_world import POINTS, WAYS, Fault, GangSpec, World, play
+from tests.property.gang_faults import POINTS, WAYS, Fault
+from tests.property.gang_world import GangSpec, World, play
 
 SPEC = GangSpec(members=4, min_count=3)
 SHORT = GangSpec(members=4, min_count=4, unbindable=1)
