@@ -185,6 +185,7 @@ class PodCondition(ApiStruct):
     status: str = ""
     reason: str | None = None
     message: str | None = None
+    last_transition_time: str | None = None
 
 
 class ContainerStatus(ApiStruct):

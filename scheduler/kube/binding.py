@@ -14,6 +14,9 @@ Only the most recent state counts, so reads carry no resourceVersion (a quorum r
 A refusal (403, 422, …) says nothing of an *earlier* attempt whose answer was lost. The pod is then
 read until such an attempt can no longer be executed: an API server ends every request after
 60 s (`--request-timeout`).
+
+A bind of one *version* of the pod is settled sooner: once a read shows another version, unbound, no
+attempt of ours can be executed any more.
 """
 
 import random
@@ -29,7 +32,8 @@ from scheduler.kube.payloads import BindRequest
 from scheduler.kube.steps import UNREACHABLE_PAUSE_S, Again, paused
 
 _TIMEOUT_S = 15.0
-_LATE_EXECUTION_S = 75.0  # the API server's 60 s, and time on the wire
+LATE_EXECUTION_S = 75.0
+"""A request without an answer may be executed for so long: the API server's 60 s, and time on the wire."""
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -49,9 +53,14 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The pod exists and is not bound, and the API server will not bind it as things are."""
+    """The pod exists and is not bound, and the API server will not bind it as things are.
+
+    `newer_version` is the pod's resourceVersion if another one was to be bound: it has changed since, and
+    may be looked at and bound anew.
+    """
 
     message: str
+    newer_version: str = ""
 
 
 BindOutcome = Bound | BoundElsewhere | Gone | Refused
@@ -134,6 +143,9 @@ class Binding:
         if pod.spec.node_name:
             ours = pod.spec.node_name == self.request.node
             return Bound(pod.spec.node_name) if ours else BoundElsewhere(pod.spec.node_name)
+        if self.request.resource_version not in ("", pod.metadata.resource_version):
+            message = self._conflict or "the pod has changed since the decision"
+            return Refused(message, pod.metadata.resource_version)
         if self._conflict is not None:
             # Deleting, gated, another uid: what holds for this attempt holds for an earlier one too.
             return Refused(self._conflict)
@@ -143,7 +155,7 @@ class Binding:
         return Again()
 
     def _left_open(self) -> Again:
-        self._open_until = self._clock() + _LATE_EXECUTION_S
+        self._open_until = self._clock() + LATE_EXECUTION_S
         self.undecided = True
         return Again(self._backoff.next())
 

@@ -24,7 +24,8 @@ _encode = msgspec.json.Encoder().encode
 class BindRequest(msgspec.Struct, frozen=True):
     """Bind a pod to a node; `uid` keeps a pod re-created under this name from being bound instead.
 
-    The API server merges `annotations` into the pod's.
+    The API server merges `annotations` into the pod's. With a `resource_version` the bind is of that
+    version of the pod alone.
     """
 
     namespace: str
@@ -32,6 +33,7 @@ class BindRequest(msgspec.Struct, frozen=True):
     uid: str
     node: str
     annotations: Mapping[str, str] | None = None
+    resource_version: str = ""
 
     @property
     def path(self) -> str:
@@ -43,6 +45,8 @@ class BindRequest(msgspec.Struct, frozen=True):
         metadata: dict[str, object] = {"namespace": self.namespace, "name": self.name, "uid": self.uid}
         if self.annotations:
             metadata["annotations"] = self.annotations
+        if self.resource_version:
+            metadata["resourceVersion"] = self.resource_version
         return _encode(
             {
                 "apiVersion": "v1",

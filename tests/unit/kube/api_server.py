@@ -56,6 +56,7 @@ class ApiServer:
         self.pods: dict[tuple[str, str], Json] = {}
         self.events: dict[tuple[str, str], Json] = {}
         self.leases: dict[tuple[str, str], Json] = {}
+        self.config_maps: dict[tuple[str, str], Json] = {}
         self.volumes: dict[tuple[str, str], Json] = {}
         self.claims: dict[tuple[str, str], Json] = {}
         self.patches: list[Json] = []
@@ -241,6 +242,12 @@ class ApiServer:
                 return self._merge_patch(self.volumes, ("", name), json.loads(body), request)
             case "PATCH", ["api", "v1", "namespaces", namespace, "persistentvolumeclaims", name]:
                 return self._merge_patch(self.claims, (namespace, name), json.loads(body), request)
+            case "POST", ["api", "v1", "namespaces", namespace, "configmaps"]:
+                return self._create(self.config_maps, namespace, json.loads(body))
+            case "GET", ["api", "v1", "namespaces", namespace, "configmaps", name]:
+                return _found(self.config_maps.get((namespace, name)))
+            case "PUT", ["api", "v1", "namespaces", namespace, "configmaps", name]:
+                return self._update(self.config_maps, (namespace, name), json.loads(body))
             case "POST", ["apis", "events.k8s.io", "v1", "namespaces", namespace, "events"]:
                 return self._create(self.events, namespace, json.loads(body))
             case "POST", ["apis", "coordination.k8s.io", "v1", "namespaces", namespace, "leases"]:
@@ -257,6 +264,8 @@ class ApiServer:
             return _status(404, "NotFound", f'pods "{name}" not found')
         if binding["metadata"].get("uid") not in (None, pod["metadata"]["uid"]):
             return _status(409, "Conflict", "Precondition failed: UID in precondition")
+        if binding["metadata"].get("resourceVersion") not in (None, pod["metadata"]["resourceVersion"]):
+            return _status(409, "Conflict", "Precondition failed: ResourceVersion in precondition")
         if pod["metadata"].get("deletionTimestamp"):
             return _status(409, "Conflict", f"pod {name} is being deleted, cannot be assigned to a host")
         if pod["spec"].get("nodeName"):
@@ -277,7 +286,7 @@ class ApiServer:
         if patch["metadata"].get("resourceVersion") not in (None, pod["metadata"]["resourceVersion"]):
             return _status(409, "Conflict", "the object has been modified")
         pod["status"].update(patch["status"])
-        self.modify_pod(name, namespace=namespace)
+        pod = self.modify_pod(name, namespace=namespace)
         self.patches.append(patch)
         return _json(pod)
 
@@ -321,6 +330,8 @@ class ApiServer:
             return _status(404, "NotFound", f'"{key[1]}" not found')
         if obj["metadata"]["resourceVersion"] != store[key]["metadata"]["resourceVersion"]:
             return _status(409, "Conflict", "the object has been modified")
+        if obj == store[key]:
+            return _json(obj)  # as in a real one, nothing is written then
         self.resource_version += 1
         obj["metadata"]["resourceVersion"] = str(self.resource_version)
         store[key] = obj

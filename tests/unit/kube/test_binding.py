@@ -273,3 +273,58 @@ async def test_refusal_of_a_repetition_and_the_first_attempt_arrives(
 
     api.executed = arrive
     assert (await settle(client, clock))[0] == Bound("n1")
+
+
+# Binds of one version of the pod.
+
+
+async def settle_version(client: KubeClient, clock: Clock, version: str) -> tuple[BindOutcome, list[Again]]:
+    request = BindRequest("default", "a", "u", "n1", None, version)
+    binding = Binding(request, rng=random.Random(1), clock=clock)
+    steps: list[Again] = []
+    for _ in range(100):
+        result = await binding.step(client)
+        if not isinstance(result, Again):
+            return result, steps
+        steps.append(result)
+        clock.now += result.delay_s + result.pause_s
+    raise AssertionError("never settled")
+
+
+async def test_the_version_that_was_asked_for_is_bound(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    version = api.add_pod("a", uid="u")["metadata"]["resourceVersion"]
+    assert await settle_version(client, clock, version) == (Bound("n1"), [])
+
+
+async def test_another_version_is_not_bound_and_says_which_it_is(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    version = api.add_pod("a", uid="u")["metadata"]["resourceVersion"]
+    newer = api.modify_pod("a", priority=1)["metadata"]["resourceVersion"]
+    outcome, _ = await settle_version(client, clock, version)
+    assert isinstance(outcome, Refused)
+    assert outcome.newer_version == newer
+    assert "nodeName" not in api.pods["default", "a"]["spec"]
+
+
+async def test_a_change_settles_a_lost_attempt_at_once(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    version = api.add_pod("a", uid="u")["metadata"]["resourceVersion"]
+    newer = api.modify_pod("a", priority=1)["metadata"]["resourceVersion"]
+    api.fault(POST, drop=True)
+    outcome, _ = await settle_version(client, clock, version)
+    assert outcome == Refused("the pod has changed since the decision", newer)
+    assert api.count(POST) == 1
+    assert clock.now < 1.0
+
+
+async def test_a_refusal_of_the_right_version_names_no_other(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    version = api.add_pod("a", uid="u", schedulingGates=[{"name": "wait"}])["metadata"]["resourceVersion"]
+    outcome, _ = await settle_version(client, clock, version)
+    assert isinstance(outcome, Refused)
+    assert outcome.newer_version == ""

@@ -48,6 +48,11 @@ def test_binding_with_annotations() -> None:
     assert body["metadata"]["annotations"] == {"wholepod.io/txn": "7"}
 
 
+def test_binding_of_one_version() -> None:
+    body = json.loads(BindRequest("ns", "web-0", "u-1", "n1", None, "7").body())
+    assert body["metadata"] == {"namespace": "ns", "name": "web-0", "uid": "u-1", "resourceVersion": "7"}
+
+
 def test_condition_patch_guards_the_uid_and_stamps_transitions_only() -> None:
     condition = Condition("PodScheduled", "False", "Unschedulable", "0/1 nodes", 3, transitioned=True)
     patch = StatusPatch("ns", "web-0", "u-1", condition)
