@@ -202,10 +202,20 @@ class PodGroupSpec(ApiStruct):
     scheduling_constraints: SchedulingConstraints = msgspec.field(default_factory=SchedulingConstraints)
 
 
+class GroupCondition(ApiStruct):
+    type: str = ""
+    status: str = ""
+
+
+class PodGroupStatus(ApiStruct):
+    conditions: list[GroupCondition] | None = None
+
+
 class PodGroup(ClusterObject):
     """Kubernetes' own, of the group scheduling.k8s.io."""
 
     spec: PodGroupSpec = msgspec.field(default_factory=PodGroupSpec)
+    status: PodGroupStatus = msgspec.field(default_factory=PodGroupStatus)
 
 
 class CoschedulingPodGroupSpec(ApiStruct):

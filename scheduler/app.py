@@ -13,6 +13,7 @@ import math
 import signal
 import ssl
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,16 +25,24 @@ import structlog
 from scheduler.api import Namespace, Node, Pod
 from scheduler.config import Configuration, ConfigurationError, Tls, split_address
 from scheduler.core.engine import Engine
+from scheduler.core.gangs.ref import GROUPS
 from scheduler.core.queue import SchedulingQueue
+from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
 from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
+from scheduler.kube.gangs.committer import GangCommitter
+from scheduler.kube.gangs.groups import GroupConditions
+from scheduler.kube.journal import Journal
+from scheduler.kube.journal_format import Fenced, JournalUnavailable
 from scheduler.kube.leader import LeaderElector
 from scheduler.kube.lease import LeaseConfig
-from scheduler.kube.permissions import require_permissions
+from scheduler.kube.payloads import hostname
+from scheduler.kube.permissions import journal_name, require_permissions
 from scheduler.kube.reports import PodReports
 from scheduler.kube.resources import RESOURCES, Resource
 from scheduler.kube.selfcheck import compare_with_api
+from scheduler.kube.served import until_served
 from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.kube.watch import Handler, Reflector
 from scheduler.kube.writer import Writer, WriterLimits
@@ -47,6 +56,8 @@ log = structlog.get_logger(__name__)
 UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 """Finished pods hold no room, so they are not even listed (as in kube-scheduler)."""
 DRAIN_TIMEOUT_S = 10.0
+JOURNAL_RETRY_S = 10.0
+"""How long single pods go on alone when the API server refuses the journal."""
 STALLED_AFTER_S = 60.0
 
 
@@ -83,8 +94,10 @@ class App:
         self._stopping = asyncio.Event()
         self._leadership_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._elector: LeaderElector | None = None
+        self._leading = asyncio.Event()
+        """We hold the lease, or need none."""
         self._took_over = False
-        """As leader, and has asked for the list that tells what the leader before us did last."""
+        """As leader, and knows what the leader before us did last."""
 
     async def run(self) -> None:
         """Start, serve, and stop in order; see the class for what it raises."""
@@ -127,7 +140,8 @@ class App:
             on_failed=self.loop.on_volumes_failed,
         )
         self.metrics.waiting_for_volumes.set_function(lambda: len(volumes))
-        self.loop.connect(self._writer, PodReports(self._writer, clock=time.monotonic), volumes)
+        reports = PodReports(self._writer, clock=time.monotonic)
+        self.loop.connect(self._writer, reports, volumes, GroupConditions(client))
         self._pods = self._reflector(Resource("pods"), Pod, PodHandler(self.loop), UNFINISHED)
         self._reflectors: list[Reflector[Any]] = [
             self._pods,
@@ -137,6 +151,10 @@ class App:
                 self._reflector(RESOURCES[kind], kind, ObjectHandler(self.loop, kind))
                 for kind in self._watched
             ),
+        ]
+        # Not among those that decisions wait for: gangs without a description wait by themselves.
+        self._groups: list[Reflector[Any]] = [
+            self._reflector(RESOURCES[kind], kind, ObjectHandler(self.loop, kind)) for kind in GROUPS
         ]
         port = await self._start_server(stack)
         names = [profile.scheduler_name for profile in configuration.profiles]
@@ -160,11 +178,18 @@ class App:
         tasks = [
             *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors),
             asyncio.create_task(self._writer.run(), name="write"),
+            *(
+                asyncio.create_task(self._watch_when_served(RESOURCES[kind], groups), name="watch groups")
+                for kind, groups in zip(GROUPS, self._groups, strict=True)
+            ),
             asyncio.create_task(self.loop.run(), name="decide"),
+            asyncio.create_task(self._run_gangs(), name="bind gangs"),
         ]
         if self._configuration.leader_election.leader_elect:
             self._elector = self._make_elector()
             self._elector.start()
+        else:
+            self._leading.set()
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
             ends: list[asyncio.Future[Any]] = [stopping, self._leadership_lost, *tasks]
@@ -194,7 +219,65 @@ class App:
         )
 
     def _leads(self) -> bool:
-        return self._elector is None or (self._took_over and self._elector.is_leader())
+        return self._took_over and (self._elector is None or self._elector.is_leader())
+
+    async def _watch_when_served(self, resource: Resource, groups: Reflector[Any]) -> None:
+        await until_served(self._client, resource)
+        await groups.run()
+
+    async def _run_gangs(self) -> None:
+        """Takes over what the leader before us did last, lets decisions begin, and binds gangs until
+        cancelled. Raises Fenced when another one has the journal."""
+        await self._leading.wait()
+        election = self._configuration.leader_election
+        journal = Journal(
+            self._client,
+            namespace=election.resource_namespace,
+            name=journal_name(election.resource_name),
+            owner=f"{hostname()}_{uuid.uuid4()}" if self._elector is None else self._elector.identity,
+            may_write=lambda: self._elector is None or self._elector.is_leader(),
+        )
+        self.metrics.journal_entries.set_function(lambda: journal.in_flight)
+        self.metrics.journal_trouble.set_function(lambda: bool(journal.trouble))
+        while True:
+            try:
+                left = await journal.open()
+                break
+            except JournalUnavailable as error:
+                self.loop.gangs.refuse(f"gangs can't be bound: {error}")
+                await self._begin_to_decide()
+                await asyncio.sleep(JOURNAL_RETRY_S)
+        gangs = self.loop.gangs
+        names = [profile.scheduler_name for profile in self._profiles]
+        committer = GangCommitter(self._client, journal, self._writer, gangs, scheduler_name=names[0])
+        fenced: Fenced | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(journal.run())
+                group.create_task(committer.run())
+                await self._relist_pods()
+                pods = self.engine.known_pods()
+                await committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
+                gangs.serve(committer)
+                self._took_over = True
+                self.loop.wake()
+        except* Fenced as several:
+            fenced = next(error for error in several.exceptions if isinstance(error, Fenced))
+        if fenced is not None:
+            raise fenced
+
+    async def _relist_pods(self) -> None:
+        """What the leader before us bound last may not have reached our watch yet."""
+        self._pods.relist()
+        while not all(reflector.synced for reflector in self._reflectors):
+            self.loop.sync_changed.clear()
+            await self.loop.sync_changed.wait()
+
+    async def _begin_to_decide(self) -> None:
+        if not self._took_over:
+            await self._relist_pods()
+            self._took_over = True
+        self.loop.wake()
 
     def _make_elector(self) -> LeaderElector:
         election = self._configuration.leader_election
@@ -217,9 +300,7 @@ class App:
         )
 
     def _on_started_leading(self) -> None:
-        # What the leader before us bound last may not have reached our watch yet.
-        self._pods.relist()
-        self._took_over = True
+        self._leading.set()
         self.metrics.leader.labels(self._configuration.leader_election.resource_name).set(1)
         self.loop.wake()
 

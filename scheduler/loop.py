@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic
 
 import structlog
@@ -20,8 +19,10 @@ from scheduler.api import Namespace, Node, Pod, pod_name
 from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.objects import K
+from scheduler.gangs import Gangs, Placed
 from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Refused
 from scheduler.kube.deletion import DeletionOutcome
+from scheduler.kube.gangs.groups import GroupConditions
 from scheduler.kube.payloads import BindRequest
 from scheduler.kube.reports import PodReports
 from scheduler.kube.volume_binder import VolumeBinder
@@ -37,13 +38,6 @@ SLICE_S = 0.01
 MAX_BINDS_UNDER_WAY = 512
 """Enough to keep the writer busy."""
 _LONGEST_SLEEP_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Bind:
-    decision: Decision
-    node: str
-    started: float
 
 
 class SchedulingLoop:
@@ -66,18 +60,24 @@ class SchedulingLoop:
         self._may_decide, self._clock = may_decide, clock
         self._on_first_turn = on_first_turn
         self._work = asyncio.Event()
-        self._binds: dict[str, _Bind] = {}
-        self._preparing: dict[str, _Bind] = {}
+        self.sync_changed = asyncio.Event()
+        """For whoever waits for the watches."""
+        self._binds: dict[str, Placed] = {}
+        self._preparing: dict[str, Placed] = {}
         """Pods whose volumes are not ready for the bind."""
+        self.gangs = Gangs(engine, metrics, on_outcome=self._bind_ended, bind_single=self._send)
         self._preempting = Preempting(
-            engine, metrics, is_binding=self._binds.__contains__, recall_bind=self._recall_bind
+            engine, metrics, is_binding=self._is_binding, recall_bind=self._recall_bind
         )
         self.last_turn_at = clock()
 
-    def connect(self, writer: Writer, reports: PodReports, volumes: VolumeBinder) -> None:
+    def connect(
+        self, writer: Writer, reports: PodReports, volumes: VolumeBinder, groups: GroupConditions
+    ) -> None:
         """Where decisions go; before `run`."""
         self._writer, self._reports, self._volumes = writer, reports, volumes
         self._preempting.connect(writer, reports)
+        self.gangs.connect(volumes, groups)
 
     @property
     def binds_under_way(self) -> int:
@@ -91,6 +91,11 @@ class SchedulingLoop:
     def wake(self) -> None:
         """Something has changed that a decision may depend on."""
         self._work.set()
+
+    def note_sync(self) -> None:
+        """A picture of the cluster has become true, or has stopped being it."""
+        self.sync_changed.set()
+        self.wake()
 
     async def run(self) -> None:
         """Until cancelled. `on_first_turn` is called once, before the first decision."""
@@ -113,6 +118,7 @@ class SchedulingLoop:
         while len(self._binds) < MAX_BINDS_UNDER_WAY:
             decision = self._engine.decide()
             if decision is None:
+                self.gangs.all_taken()
                 return False
             started, now = now, self._clock()
             self._metrics.decided(decision, now - started)
@@ -151,7 +157,10 @@ class SchedulingLoop:
             else:
                 self._reports.undecided(decision)
             return
-        bind = _Bind(decision, decision.node, started)
+        bind = Placed(decision, decision.node, started)
+        if self.gangs.take(bind):
+            return
+        self.gangs.all_taken()
         if decision.volumes is None:
             self._send(bind)
         else:
@@ -160,7 +169,7 @@ class SchedulingLoop:
             metadata = info.pod.metadata
             self._volumes.bind(VolumeRequest(metadata.namespace, metadata.name, info.uid, decision.volumes))
 
-    def _send(self, bind: _Bind) -> None:
+    def _send(self, bind: Placed) -> None:
         info = bind.decision.pod
         metadata = info.pod.metadata
         self._binds[info.uid] = bind
@@ -168,10 +177,14 @@ class SchedulingLoop:
 
     def on_volumes_bound(self, uid: str) -> None:
         """For `VolumeBinder`: the pod can be bound."""
+        if self.gangs.on_volumes_bound(uid):
+            return
         self._send(self._preparing.pop(uid))
 
     def on_volumes_failed(self, uid: str, message: str) -> None:
         """For `VolumeBinder`: the pod has to be decided for again."""
+        if self.gangs.on_volumes_failed(uid, message):
+            return
         bind = self._preparing.pop(uid)
         decision = bind.decision
         log.warning("volumes not bound", pod=decision.pod.name, node=decision.node, message=message)
@@ -185,11 +198,15 @@ class SchedulingLoop:
         """Nothing of it is lost: whoever decides next goes on from what is written."""
         self._volumes.cancel_all()
         self._preparing.clear()
+        self.gangs.stop()
 
     def on_bound(self, uid: str, outcome: BindOutcome) -> None:
         """For `Writer`: the definite end of a bind."""
-        bind = self._binds.pop(uid)
-        decision = bind.decision
+        if not self.gangs.on_bound(uid, outcome):
+            self._bind_ended(self._binds.pop(uid), outcome)
+
+    def _bind_ended(self, bind: Placed, outcome: BindOutcome) -> None:
+        decision, uid = bind.decision, bind.uid
         seconds = self._clock() - bind.started
         self._metrics.binds.labels(type(outcome).__name__).inc()
         match outcome:
@@ -225,6 +242,7 @@ class SchedulingLoop:
         for pod in pods if self._preparing else ():
             self._leave_if_bound(pod)
         self._preempting.forget_all_but(self._engine.knows)
+        self.gangs.forget_all_but(self._engine.knows)
         self._reports.forget_all_but(self._engine.knows)
         self.wake()
 
@@ -236,6 +254,8 @@ class SchedulingLoop:
         self._leave_if_bound(pod)
         if pod.spec.node_name:
             self._preempting.preemptor_gone(pod.metadata.uid)
+            if pod.metadata.deletion_timestamp is not None:
+                self.gangs.pod_leaves(pod.metadata.uid)
         self.wake()
 
     def delete_pod(self, pod: Pod) -> None:
@@ -244,6 +264,7 @@ class SchedulingLoop:
             log.debug("pod is gone", pod=pod_name(pod))
         self._engine.remove_pod(uid)
         self._preempting.pod_gone(uid)
+        self.gangs.pod_gone(uid)
         self._reports.forget(uid)
         self._drop_bind(uid)
         self.wake()
@@ -299,8 +320,13 @@ class SchedulingLoop:
         self._metrics.unreadable.labels(resource).inc()
         log.error("skipped an object that can't be read", resource=resource, name=name, error=str(error))
 
+    def _is_binding(self, uid: str) -> bool:
+        return uid in self._binds or uid in self.gangs
+
     def _recall_bind(self, uid: str) -> bool:
         """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
+        if self._engine.gangs.give_up(uid, "a pod of higher priority needs its place"):
+            return True
         if uid in self._preparing:
             self._reports.displaced(self._preparing[uid].decision.pod)
             self._drop_bind(uid)
@@ -323,6 +349,8 @@ class SchedulingLoop:
         if pod.spec.node_name and uid in self._preparing:
             self._drop_bind(uid)
             self._engine.bind_void(uid)
+        elif pod.spec.node_name:
+            self.gangs.bound_elsewhere(uid)
 
 
 class PodHandler:
@@ -333,7 +361,7 @@ class PodHandler:
         self._loop = loop
 
     def on_sync_changed(self, synced: bool, /) -> None:
-        self._loop.wake()
+        self._loop.note_sync()
 
 
 class NodeHandler:
@@ -344,7 +372,7 @@ class NodeHandler:
         self._loop = loop
 
     def on_sync_changed(self, synced: bool, /) -> None:
-        self._loop.wake()
+        self._loop.note_sync()
 
 
 class NamespaceHandler:
@@ -356,7 +384,7 @@ class NamespaceHandler:
         self._loop = loop
 
     def on_sync_changed(self, synced: bool, /) -> None:
-        self._loop.wake()
+        self._loop.note_sync()
 
 
 class ObjectHandler(Generic[K]):
@@ -375,4 +403,4 @@ class ObjectHandler(Generic[K]):
         self._loop.delete_object(item)
 
     def on_sync_changed(self, synced: bool, /) -> None:
-        self._loop.wake()
+        self._loop.note_sync()

@@ -151,6 +151,11 @@ class Engine:
         """Whether the pod waits or has a node here."""
         return uid in self.queue or uid in self.state.pods
 
+    def known_pods(self) -> list[Pod]:
+        """All that wait or have a node here, as the watch shows them."""
+        pods = {placed.info.uid: placed.info.pod for placed in self.state.pods.values()}
+        return [*(pods | {queued.info.uid: queued.info.pod for queued in self.queue}).values()]
+
     def replace_pods(self, pods: Iterable[Pod]) -> list[tuple[Pod, QuantityError]]:
         """A complete list: what is not in it is gone. Returns the pods that could not be read."""
         listed = sorted(pods, key=lambda p: p.metadata.creation_timestamp or "")

@@ -50,6 +50,17 @@ VOLUMES = tuple(
     for verb in ("get", "patch")
 )
 """What it takes to carry out plans for pods' volumes."""
+JOURNAL = tuple(Permission(verb, "configmaps") for verb in ("create", "get", "update"))
+"""What it takes to bind gangs, in the lease's namespace."""
+GROUPS = (
+    *(
+        Permission(verb, "podgroups", group)
+        for group in ("scheduling.k8s.io", "scheduling.x-k8s.io")
+        for verb in ("list", "watch")
+    ),
+    Permission("patch", "podgroups", "scheduling.k8s.io", "status"),
+)
+"""What it takes to know gangs, served or not, and to say that they were placed."""
 LEADER_ELECTION = tuple(
     Permission(verb, "leases", group="coordination.k8s.io") for verb in ("create", "get", "update")
 )
@@ -59,6 +70,11 @@ def to_watch(kind: type[ClusterObject]) -> tuple[Permission, ...]:
     """What it takes to watch the objects of a kind."""
     resource = RESOURCES[kind]
     return tuple(Permission(verb, resource.name, resource.group) for verb in ("list", "watch"))
+
+
+def journal_name(lease_name: str) -> str:
+    """The ConfigMap of whoever holds this lease; another lease has another journal."""
+    return f"{lease_name}-journal"
 
 
 class MissingPermissions(KubeError):
@@ -82,16 +98,19 @@ async def require_permissions(
     lease_namespace: str,
     lease_name: str,
 ) -> None:
-    """Raises MissingPermissions, or what `KubeClient.request` raises."""
+    """Raises MissingPermissions, or what `KubeClient.request` raises. The journal is beside the lease."""
     volumes = VOLUMES if writes_volumes else ()
-    permissions = [*SCHEDULING, *volumes, *(permission for kind in watched for permission in to_watch(kind))]
+    permissions = [*SCHEDULING, *GROUPS, *volumes]
+    permissions += [permission for kind in watched for permission in to_watch(kind)]
     wanted = [(permission, "", "") for permission in permissions]
+    named = [(permission, journal_name(lease_name)) for permission in JOURNAL]
     if leader_elect:
-        # `create` can't be limited to a name (the name is not known to the authoriser then).
-        wanted += [
-            (permission, lease_namespace, "" if permission.verb == "create" else lease_name)
-            for permission in LEADER_ELECTION
-        ]
+        named += [(permission, lease_name) for permission in LEADER_ELECTION]
+    # `create` can't be limited to a name (the name is not known to the authoriser then).
+    wanted += [
+        (permission, lease_namespace, "" if permission.verb == "create" else name)
+        for permission, name in named
+    ]
     missing = [
         str(permission)
         for permission, namespace, name in wanted

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from scheduler.api_objects import (
     ClusterObject,
+    CoschedulingPodGroup,
     CSIDriver,
     CSINode,
     CSIStorageCapacity,
     PersistentVolume,
     PersistentVolumeClaim,
     PodDisruptionBudget,
+    PodGroup,
     ReplicaSet,
     ReplicationController,
     Service,
@@ -49,4 +51,6 @@ RESOURCES: Mapping[type[ClusterObject], Resource] = {
     ReplicaSet: Resource("replicasets", "apps"),
     StatefulSet: Resource("statefulsets", "apps"),
     PodDisruptionBudget: Resource("poddisruptionbudgets", "policy"),
+    PodGroup: Resource("podgroups", "scheduling.k8s.io", "v1beta1"),
+    CoschedulingPodGroup: Resource("podgroups", "scheduling.x-k8s.io", "v1alpha1"),
 }

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.nodes import MEMORY
 from scheduler.core.queue import Place
+from scheduler.observe.gang_metrics import GangCollector
 
 # kube-scheduler has no `_created` series, and they double the number.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -122,6 +123,20 @@ class Metrics:
             "Pods that have a node and can't be bound until their volumes are.",
             registry=self.registry,
         )
+        self.gang_commits = Counter(
+            "wholepod_gang_commits_ended_total",
+            "Commits of gangs by what became of them: 'complete', or 'given_up'.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.journal_entries = Gauge(
+            "wholepod_journal_entries", "Gangs that are being bound, by the journal.", registry=self.registry
+        )
+        self.journal_trouble = Gauge(
+            "wholepod_journal_trouble",
+            "1 while the journal can't be written, so that no gang is bound.",
+            registry=self.registry,
+        )
         self.shed = Counter(
             "wholepod_writes_shed_total",
             "Status patches and events that were given up, by kind and why.",
@@ -147,6 +162,7 @@ class Metrics:
     def watch_engine(self, engine: Engine) -> None:
         """Adds the gauges that are computed from the engine when scraped."""
         self.registry.register(_EngineCollector(engine))
+        self.registry.register(GangCollector(engine.gangs.cost))
 
     def on_request(self, verb: str, code: str, seconds: float) -> None:
         """For `KubeClient`."""

@@ -1,6 +1,6 @@
 """Commits of gangs on a real API server, where answers get lost and two leaders meet.
 
-The account may do what `gangs.permissions` lists and write events, and no more. What the API server keeps is
+The account may do what `MEMBERS` lists and write events, and no more. What the API server keeps is
 looked at past the proxy, through the tests' own client.
 """
 
@@ -19,12 +19,11 @@ from scheduler.kube.binding import Bound, Refused
 from scheduler.kube.client import KubeClient
 from scheduler.kube.gangs.actions import TXN_ANNOTATION, Commit, Ended, Member
 from scheduler.kube.gangs.committer import INCOMPLETE
-from scheduler.kube.gangs.permissions import JOURNAL, MEMBERS
 from scheduler.kube.gangs.pods import TOUCHED
 from scheduler.kube.gangs.recovery import member_of
 from scheduler.kube.journal import JOURNAL_NAME
 from scheduler.kube.journal_format import Fenced
-from scheduler.kube.permissions import Permission
+from scheduler.kube.permissions import JOURNAL, Permission
 from tests.cluster import ControlPlane, pod_manifest
 from tests.integration.harness import DEADLINE_S, Json
 from tests.integration.observer import condition
@@ -57,6 +56,12 @@ def token(shared_plane: ControlPlane) -> str:
 
 
 _METADATA = {"name": "committer", "namespace": "kube-system"}
+MEMBERS = (
+    Permission("get", "pods"),
+    Permission("create", "pods", subresource="binding"),
+    Permission("patch", "pods", subresource="status"),
+    Permission("delete", "pods"),
+)
 _RBAC = "rbac.authorization.k8s.io"
 
 

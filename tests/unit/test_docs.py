@@ -250,6 +250,7 @@ def metrics() -> Metrics:
     metrics.leader.labels("wholepod").set(1)
     metrics.victims.labels("a")
     metrics.shed.labels("a", "b")
+    metrics.gang_commits.labels("complete")
     for counter in (metrics.binds, metrics.retries, metrics.unreadable, metrics.volume_errors):
         counter.labels("any").inc()
     return metrics

@@ -17,6 +17,7 @@ from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.loop import MAX_BINDS_UNDER_WAY, NodeHandler, PodHandler, SchedulingLoop
 from scheduler.observe.metrics import Metrics
 from tests.builders import PodBuilder, make_node, make_pod, make_profile
+from tests.unit.groups import Groups
 from tests.unit.recorder import Recorder
 from tests.unit.virtual_time import in_virtual_time
 
@@ -46,7 +47,8 @@ class Running:
             on_bound=self.loop.on_volumes_bound,
             on_failed=self.loop.on_volumes_failed,
         )
-        self.loop.connect(writer, PodReports(writer, clock=self.clock), self.volumes)
+        self.groups = Groups()
+        self.loop.connect(writer, PodReports(writer, clock=self.clock), self.volumes, self.groups)
         self.pods, self.nodes = PodHandler(self.loop), NodeHandler(self.loop)
 
     def _on_first_turn(self) -> None:

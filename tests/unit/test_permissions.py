@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 
 from scheduler.api_objects import ClusterObject, PodDisruptionBudget, Service
-from scheduler.kube.permissions import LEADER_ELECTION, SCHEDULING, MissingPermissions, require_permissions
+from scheduler.kube.permissions import (
+    GROUPS,
+    JOURNAL,
+    LEADER_ELECTION,
+    SCHEDULING,
+    MissingPermissions,
+    require_permissions,
+)
 from tests.unit.answers import client_of
 
 REVIEW = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
+ALWAYS = [*SCHEDULING, *GROUPS, *JOURNAL]
 Rule = Callable[[dict[str, str]], bool]
 
 
@@ -54,7 +62,7 @@ async def require(
 
 async def test_every_permission_is_asked_for_once(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda asked: True)
-    assert len(reviewer.asked) == len(SCHEDULING) + len(LEADER_ELECTION)
+    assert len(reviewer.asked) == len(ALWAYS) + len(LEADER_ELECTION)
     assert {
         "verb": "create",
         "group": "",
@@ -74,7 +82,7 @@ async def test_every_permission_is_asked_for_once(tmp_path: Path) -> None:
 async def test_kinds_that_plugins_watch_are_asked_for_in_their_group(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda asked: True, watched=[Service, PodDisruptionBudget])
     asked = [(a["verb"], a["group"], a["resource"]) for a in reviewer.asked]
-    assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
+    assert len(asked) == len(ALWAYS) + len(LEADER_ELECTION) + 4
     assert {("list", "", "services"), ("watch", "", "services")} <= set(asked)
     assert {(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")} <= set(asked)
 
@@ -82,21 +90,25 @@ async def test_kinds_that_plugins_watch_are_asked_for_in_their_group(tmp_path: P
 async def test_volumes_are_asked_for_if_they_are_written(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda asked: True, writes_volumes=True)
     asked = [(a["verb"], a["resource"]) for a in reviewer.asked]
-    assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
+    assert len(asked) == len(ALWAYS) + len(LEADER_ELECTION) + 4
     for resource in ("persistentvolumes", "persistentvolumeclaims"):
         assert {("get", resource), ("patch", resource)} <= set(asked)
 
 
 async def test_without_leader_election_leases_do_not_matter(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda a: a["resource"] != "leases", leader_elect=False)
-    assert len(reviewer.asked) == len(SCHEDULING)
+    assert len(reviewer.asked) == len(ALWAYS)
 
 
 @pytest.mark.parametrize(
     ("allows", "missing"),
     [
         (lambda a: a["subresource"] != "binding", "create pods/binding"),
-        (lambda a: a["verb"] != "patch", "patch pods/status"),
+        (
+            lambda a: a["verb"] != "patch",
+            "patch pods/status, patch podgroups/status.scheduling.k8s.io",
+        ),
+        (lambda a: a["resource"] != "configmaps", "create configmaps, get configmaps, update configmaps"),
         (lambda a: a["group"] != "events.k8s.io", "create events.events.k8s.io"),
         (lambda a: a["resource"] != "nodes", "list nodes, watch nodes"),
         (

@@ -6,7 +6,16 @@ from typing import Any, Literal
 import yaml
 
 from scheduler.config import LeaderElection, ProfileConfig
-from scheduler.kube.permissions import LEADER_ELECTION, SCHEDULING, VOLUMES, Permission, to_watch
+from scheduler.kube.permissions import (
+    GROUPS,
+    JOURNAL,
+    LEADER_ELECTION,
+    SCHEDULING,
+    VOLUMES,
+    Permission,
+    journal_name,
+    to_watch,
+)
 from scheduler.plugins.profiles import build_profile
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "rbac.yaml"
@@ -34,16 +43,23 @@ def test_cluster_role_is_what_scheduling_needs() -> None:
     presets: tuple[Literal["kube", "memory-fit"], ...] = ("kube", "memory-fit")
     profiles = [build_profile(ProfileConfig(preset=preset)) for preset in presets]
     watched = {kind for profile in profiles for kind in profile.watches}
-    wanted = [*SCHEDULING, *(permission for kind in watched for permission in to_watch(kind))]
+    wanted = [*SCHEDULING, *GROUPS, *(permission for kind in watched for permission in to_watch(kind))]
     if any(profile.makes_plans for profile in profiles):
         wanted += VOLUMES
     assert sorted(granted(role), key=str) == sorted(((p, ()) for p in wanted), key=str)
 
 
-def test_role_is_what_leader_election_needs() -> None:
+def test_role_is_what_leader_election_and_the_journal_need() -> None:
     [role] = manifests("Role")
     assert role["metadata"]["namespace"] == LEASE.resource_namespace
-    wanted = [(p, () if p.verb == "create" else (LEASE.resource_name,)) for p in LEADER_ELECTION]
+    wanted = [
+        (p, () if p.verb == "create" else (name,))
+        for permissions, name in (
+            (LEADER_ELECTION, LEASE.resource_name),
+            (JOURNAL, journal_name(LEASE.resource_name)),
+        )
+        for p in permissions
+    ]
     assert sorted(granted(role), key=str) == sorted(wanted, key=str)
 
 

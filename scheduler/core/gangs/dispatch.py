@@ -186,6 +186,12 @@ class GangDispatch:
         self._settle(outcomes)
         return placement
 
+    def give_up(self, uid: str, why: str) -> bool:
+        """Ends the hold of this pod, if it has one, and returns whether it had."""
+        outcomes = self.hoarding.give_up(uid, why)
+        self._settle(outcomes)
+        return bool(outcomes)
+
     def expire(self) -> None:
         """Ends holds whose time is up, and looks whether a gang has waited too long."""
         due = self.hoarding.next_due()

@@ -121,6 +121,11 @@ class Hoarding:
             outcomes += self._release(holding, f"others took its place on node {node}")
         return outcomes
 
+    def give_up(self, uid: str, why: str) -> list[MemberOutcome]:
+        """Ends the hold of this pod, and its gang's; empty if it has none."""
+        holding = next((h for h in self._holdings.values() if uid in h.holds), None)
+        return self._release(holding, why) if holding is not None else []
+
     def give_way(
         self, info: PodInfo, key: Key, name: str, within: Within | None
     ) -> tuple[Placement | None, list[MemberOutcome]]:

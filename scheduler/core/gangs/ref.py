@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from scheduler.api import Pod
 from scheduler.api_objects import ClusterObject, CoschedulingPodGroup, PodGroup
 from scheduler.core.pod_info import PodInfo
 
@@ -36,18 +37,36 @@ class GangRef(NamedTuple):
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def key(self) -> str:
+        """Names it among gangs of all sources."""
+        return f"{self.source.value}/{self.namespace}/{self.name}"
+
+    @classmethod
+    def parse(cls, key: str) -> GangRef | None:
+        """The other way round; None for what is no key."""
+        source, _, rest = key.partition("/")
+        namespace, _, name = rest.partition("/")
+        known = {each.value: each for each in Source}
+        return cls(known[source], namespace, name) if source in known and namespace and name else None
+
 
 def gang_ref(info: PodInfo) -> GangRef | None:
     """The gang that a pod says it belongs to."""
-    group = info.pod.spec.scheduling_group
+    return ref_of(info.pod)
+
+
+def ref_of(pod: Pod) -> GangRef | None:
+    """The same."""
+    metadata, group = pod.metadata, pod.spec.scheduling_group
     if group is not None and group.pod_group_name:
-        return GangRef(Source.NATIVE, info.namespace, group.pod_group_name)
-    name = info.labels.get(POD_GROUP_LABEL)
+        return GangRef(Source.NATIVE, metadata.namespace, group.pod_group_name)
+    name = (metadata.labels or {}).get(POD_GROUP_LABEL)
     if name:
-        return GangRef(Source.COSCHEDULING, info.namespace, name)
-    name = info.annotations.get(GANG)
+        return GangRef(Source.COSCHEDULING, metadata.namespace, name)
+    name = (metadata.annotations or {}).get(GANG)
     if name:
-        return GangRef(Source.ANNOTATIONS, info.namespace, name)
+        return GangRef(Source.ANNOTATIONS, metadata.namespace, name)
     return None
 
 
