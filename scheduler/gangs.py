@@ -181,7 +181,12 @@ class Gangs:
 
     def on_bound(self, uid: str, outcome: BindOutcome) -> bool:
         """For `Writer`; False if the bind is none of a commit's."""
-        return self._committer is not None and self._committer.on_bound(uid, outcome)
+        committer = self._committer
+        if committer is None or not committer.on_bound(uid, outcome):
+            return False
+        if not self._engine.knows(uid):
+            committer.lost(uid)  # it was gone before we heard that it was bound
+        return True
 
     def stop(self) -> None:
         """The process ends: whoever decides next goes on from what is written."""
@@ -202,9 +207,9 @@ class Gangs:
 
     async def announce(self, txn: str, /) -> None:
         """minCount members are bound: the group says so."""
-        ref = self._gangs[txn]
-        group = self._engine.state.nodes.cluster.get(PodGroup, ref.name, ref.namespace)
-        if ref.source is Source.NATIVE and group is not None:
+        ref = self._gangs.get(txn)
+        group = self._group(ref) if ref is not None else None
+        if group is not None:
             await self._conditions.scheduled(group)
 
     def on_ended(self, txn: str, ended: Ended, /) -> None:
@@ -227,11 +232,10 @@ class Gangs:
 
     def terms(self, gang: str) -> Terms:
         """What a gang that a former leader left has agreed to."""
-        ref, announced = GangRef.parse(gang), False
-        if ref is not None and ref.source is Source.NATIVE:
-            group = self._engine.state.nodes.cluster.get(PodGroup, ref.name, ref.namespace)
-            conditions = group.status.conditions or () if group is not None else ()
-            announced = any(c.type == INITIALLY_SCHEDULED and c.status == "True" for c in conditions)
+        ref = GangRef.parse(gang)
+        group = self._group(ref) if ref is not None else None
+        conditions = group.status.conditions or () if group is not None else ()
+        announced = any(c.type == INITIALLY_SCHEDULED and c.status == "True" for c in conditions)
         return Terms(COMPENSATION_DEADLINE_S, announced=announced)
 
     # ---- internals
@@ -275,7 +279,7 @@ class Gangs:
 
     def _start(self, committer: GangCommitter, commit: GangCommit, batch: _Batch) -> None:
         txn, ref = uuid.uuid4().hex, batch.ref
-        group = self._engine.state.nodes.cluster.get(PodGroup, ref.name, ref.namespace)
+        group = self._group(ref)
         self._txns[ref], self._gangs[txn] = txn, ref
         self._hand_over(txn, batch.members.values())
         log.info("binding a gang", gang=str(ref), members=len(batch.members), min_count=commit.min_count)
@@ -283,7 +287,7 @@ class Gangs:
             Commit(
                 txn=txn,
                 gang=ref.key,
-                group_uid=group.metadata.uid if ref.source is Source.NATIVE and group is not None else "",
+                group_uid=group.metadata.uid if group is not None else "",
                 domain=self._domain(ref),
                 min_count=commit.min_count,
                 already_bound=commit.placed_before,
@@ -291,6 +295,12 @@ class Gangs:
                 deadline_s=COMPENSATION_DEADLINE_S,
             )
         )
+
+    def _group(self, ref: GangRef) -> PodGroup | None:
+        """The native group that describes the gang."""
+        if ref.source is not Source.NATIVE:
+            return None
+        return self._engine.state.nodes.cluster.get(PodGroup, ref.name, ref.namespace)
 
     def _hand_over(self, txn: str, members: Iterable[Placed]) -> None:
         self._binding.update({placed.uid: (txn, placed) for placed in members})
