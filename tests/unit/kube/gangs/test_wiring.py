@@ -38,7 +38,7 @@ KEY = ("kube-system", "wholepod-journal")
 class Scheduler:
     """Everything but watches: what the API server holds is told by `see`."""
 
-    def __init__(self, api: ApiServer, client: KubeClient) -> None:
+    def __init__(self, api: ApiServer, client: KubeClient, name: str = "a") -> None:
         self.api = api
         clock = asyncio.get_running_loop().time
         self.engine = Engine(
@@ -60,7 +60,7 @@ class Scheduler:
         )
         self.groups = Groups()
         self.loop.connect(self.writer, PodReports(self.writer, clock=clock), self.volumes, self.groups)
-        self.journal = Journal(client, namespace="kube-system", owner="a", rng=random.Random(1))
+        self.journal = Journal(client, namespace="kube-system", owner=name, rng=random.Random(1))
         self.committer = GangCommitter(
             client,
             self.journal,
@@ -218,6 +218,35 @@ async def test_a_native_group_is_told_that_it_was_placed(scheduler: Scheduler, u
     await until(lambda: scheduler.ended("complete"))
     assert scheduler.groups.placed == ["g"]
     assert len(scheduler.bound) == 2
+
+
+async def test_the_next_leader_completes_what_was_begun(
+    scheduler: Scheduler, api: ApiServer, client: KubeClient, until: Until
+) -> None:
+    await scheduler.lead()
+    scheduler.node("n", "2Gi")
+    fault = api.fault("POST .*/b/binding", times=1000, status=403, reason="Forbidden", message="not now")
+    scheduler.pod("a")
+    scheduler.pod("b")
+    await until(lambda: scheduler.bound)
+    await until(lambda: fault.times < 1000)
+    await scheduler.stop()
+    assert list(scheduler.bound) == ["a"]
+    [entry] = scheduler.entries
+    fault.times = 0
+    heir = Scheduler(api, client, "b")
+    try:
+        heir.node("n", "2Gi")
+        for name in ("a", "b"):
+            heir.see(name)
+        await heir.lead()
+        await until(lambda: heir.ended("complete"))
+    finally:
+        await heir.stop()
+    assert heir.bound == {"a": "n", "b": "n"}
+    marks = {pod["metadata"]["annotations"][TXN_ANNOTATION] for pod in api.pods.values()}
+    assert marks == {entry["txn"]}
+    assert heir.entries == []
 
 
 def test_a_gang_is_named_in_the_journal_and_found_again() -> None:
