@@ -211,14 +211,14 @@ class Engine:
 
     def preemption_done(self, uid: str) -> None:
         """All the victims' deletions were accepted (or needless): the pod waits for their room."""
-        _, rejected_by = self._preempting.pop(uid, (None, None))
-        queued = self.queue.get(uid)
-        if rejected_by is None or queued is None or queued.place is not Place.IN_FLIGHT:
+        preempting, queued = self._preempting.pop(uid, None), self.queue.get(uid)
+        if preempting is None or queued is None or queued.place is not Place.IN_FLIGHT:
             return
+        preemption, rejected_by = preempting
         self._put_to_sleep(queued, rejected_by)
-        # Events have passed it by in the meantime, and some victims may be gone already.
-        name, key = queued.kind
-        if self._second_looks[name].rejected_by(queued.info, key, None) is None:
+        # Events have passed it by in the meantime. If it was the end of all victims, none is to come.
+        (name, key), waits = queued.kind, any(v.uid in self.state.pods for v in preemption.victims)
+        if not waits or self._second_looks[name].rejected_by(queued.info, key, None) is None:
             self.queue.wake([queued], "PreemptionDone")
 
     def preemption_failed(self, uid: str) -> None:

@@ -305,6 +305,16 @@ def test_what_happens_elsewhere_meanwhile_is_not_missed() -> None:
     assert cluster.nominated_to("high") is None
 
 
+def test_room_that_somebody_took_before_the_end_is_reported_is_made_again() -> None:
+    cluster = preempting()
+    cluster.pods(low("b", cpu="4"))
+    cluster.gone("a")
+    cluster.engine.preemption_done(uid("high"))
+    decision = cluster.decide_later()
+    assert decision is not None
+    assert victims(decision) == ["b"]
+
+
 def test_a_failed_preemption_is_tried_again() -> None:
     cluster = preempting()
     cluster.engine.preemption_failed(uid("high"))
