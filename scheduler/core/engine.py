@@ -329,10 +329,8 @@ class Engine:
 
     def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
         """Whether other pods' rules see the pod otherwise than before: its key does not show that."""
-        cycle = self.cycles[name]
-        return old.labels != new.labels and (
-            cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
-        )
+        look = self._second_looks[name]
+        return old.labels != new.labels and look.context(old) != look.context(new)
 
     def _set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         if self.state.nodes.pods.set_namespace(name, labels):
