@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.api import LabelSelector, ObjectMeta
@@ -530,3 +531,39 @@ def test_only_pods_of_lower_priority_have_to_go_however_long_it_goes_on() -> Non
         cluster.pods(high(f"high-{i}", cpu="100m"))
         assert set(victims(cluster.decide())) <= set(go)
         cluster.gone(*stay, *go, f"high-{i}")
+
+
+def test_made_up_resources_that_are_forgotten_again() -> None:
+    """By the table, which has a limit to how many it keeps that nobody takes."""
+    cluster = Cluster()
+    cluster.nodes(node())
+
+    def come(count: int, prefix: str) -> list[str]:
+        names = [f"{prefix}{k}" for k in range(count)]
+        cluster.pods(*(make_pod(n).req({f"example.com/{n}": "1"}, cpu="10m").on("n") for n in names))
+        return names
+
+    made_up = come(100, "r")
+    cluster.pods(high("first", cpu="4"))
+    assert len(victims(cluster.decide())) == 100
+    cluster.gone("first", *made_up)
+    for prefix in "st":
+        cluster.gone(*come(100, prefix))
+    assert len(cluster.engine.state.nodes.resources) < 100
+    cluster.pods(low("a", cpu="4"), high("second", cpu="4"))
+    assert victims(cluster.decide()) == ["a"]
+
+
+def test_a_victim_is_charged_to_several_budgets_once() -> None:
+    cluster = Cluster()
+    cluster.nodes(node())
+    for name in ("one", "other"):
+        metadata = ObjectMeta(name=name, namespace="default", resource_version="1")
+        cluster.engine.upsert_object(msgspec.structs.replace(budget(2, app="a"), metadata=metadata))
+    cluster.pods(low("a", cpu="4", priority=1).labels(app="a"), high())
+    assert victims(cluster.decide()) == ["a"]
+    cluster.pods(low("b", cpu="1").labels(app="a"), high("higher", cpu="4", priority=20))
+    decision = cluster.decide()
+    assert victims(decision) == ["a", "b"]
+    assert decision.preemption is not None
+    assert decision.preemption.pdb_violations == 0
