@@ -547,8 +547,8 @@ def test_made_up_resources_that_are_forgotten_again() -> None:
     cluster.pods(high("first", cpu="4"))
     assert len(victims(cluster.decide())) == 100
     cluster.gone("first", *made_up)
-    for prefix in "st":
-        cluster.gone(*come(100, prefix))
+    cluster.gone(*come(200, "s"))
+    cluster.gone(*come(60, "t"))
     assert len(cluster.engine.state.nodes.resources) < 100
     cluster.pods(low("a", cpu="4"), high("second", cpu="4"))
     assert victims(cluster.decide()) == ["a"]
