@@ -544,7 +544,26 @@ async def test_victims_are_deleted(api: ApiServer, start: Start, until: Until) -
     assert set(w.retries) == {"delete"}
 
 
-async def test_deletions_go_after_binds_and_before_patches(
+async def test_a_preemption_does_not_wait_for_all_binds(api: ApiServer, start: Start, until: Until) -> None:
+    """A nomination, on which the deletion waits, and this take turns with binds."""
+    names = [f"p{i}" for i in range(8)]
+    add(api, "preemptor", "victim", *names)
+    api.fault("GET|POST", delay_s=0.05)  # holds the only worker while the rest queues up
+    w = start(in_flight=1)
+    w.writer.post_event(event("first"))
+    await until(lambda: api.requests)
+    for name in names:
+        w.writer.bind(bind(name))
+    w.writer.patch_status(patch("preemptor"))
+    w.writer.patch_status(nomination(api, "preemptor"), lambda: w.writer.delete(deletion("victim")))
+    await until(lambda: idle(w))
+    assert w.deletions == {"uid-victim": Deleted()}
+    requests = [line for line in api.requests if "events" not in line]
+    assert all("binding" in line for line in requests[7:])
+    assert sum("binding" in line for line in requests[:7]) == 4
+
+
+async def test_deletions_take_turns_with_binds_and_come_before_patches(
     api: ApiServer, start: Start, until: Until
 ) -> None:
     add(api, "a", "b", "c")
