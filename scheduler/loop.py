@@ -302,13 +302,14 @@ class SchedulingLoop:
 
     def _recall_bind(self, uid: str) -> bool:
         """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
-        if uid in self._preparing:
-            self._reports.displaced(self._preparing[uid].decision.pod)
+        bind = self._preparing.get(uid)
+        if bind is not None:
             self._drop_bind(uid)
         elif uid in self._binds and self._writer.cancel_unsent(uid):
-            del self._binds[uid]
+            bind = self._binds.pop(uid)
         else:
             return False
+        self._reports.displaced(bind.decision.pod)
         self._engine.bind_failed(uid)
         return True
 
