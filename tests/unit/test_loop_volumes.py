@@ -240,6 +240,7 @@ async def test_a_victim_that_is_not_bound_yet_is_taken_back(its_volumes: str) ->
         provisioned(running)
         running.writer.unsent = {UID}
     assert running.loop._recall_bind(UID)
+    assert running.writer.cancelled_volumes == ([UID] if its_volumes == "wait" else [])
     assert (running.loop.binds_under_way, running.loop.waiting_for_volumes) == (0, 0)
     assert running.writer.patches[-1].nominated_node == ""
     assert running.engine.state.assumed_count == 0
