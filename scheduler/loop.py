@@ -225,6 +225,8 @@ class SchedulingLoop:
         for pod in pods if self._preparing else ():
             self._leave_if_bound(pod)
         self._preempting.forget_all_but(self._engine.knows)
+        for pod in pods if self._preempting.under_way else ():
+            self._forget_preemption_if_bound(pod)
         self._reports.forget_all_but(self._engine.knows)
         self.wake()
 
@@ -234,8 +236,7 @@ class SchedulingLoop:
         except ValueError as error:
             self.unreadable("pods", pod_name(pod), error)
         self._leave_if_bound(pod)
-        if pod.spec.node_name:
-            self._preempting.preemptor_gone(pod.metadata.uid)
+        self._forget_preemption_if_bound(pod)
         self.wake()
 
     def delete_pod(self, pod: Pod) -> None:
@@ -301,13 +302,14 @@ class SchedulingLoop:
 
     def _recall_bind(self, uid: str) -> bool:
         """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
-        if uid in self._preparing:
-            self._reports.displaced(self._preparing[uid].decision.pod)
+        bind = self._preparing.get(uid)
+        if bind is not None:
             self._drop_bind(uid)
         elif uid in self._binds and self._writer.cancel_unsent(uid):
-            del self._binds[uid]
+            bind = self._binds.pop(uid)
         else:
             return False
+        self._reports.displaced(bind.decision.pod)
         self._engine.bind_failed(uid)
         return True
 
@@ -323,6 +325,11 @@ class SchedulingLoop:
         if pod.spec.node_name and uid in self._preparing:
             self._drop_bind(uid)
             self._engine.bind_void(uid)
+
+    def _forget_preemption_if_bound(self, pod: Pod) -> None:
+        """Somebody else gave the pod a node: nobody has to leave for it any more."""
+        if pod.spec.node_name:
+            self._preempting.preemptor_gone(pod.metadata.uid)
 
 
 class PodHandler:

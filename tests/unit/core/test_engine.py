@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from scheduler.api import ObjectMeta
+from scheduler.api_objects import Service
 from scheduler.core.engine import Decision, Engine, Verdict
-from scheduler.core.plugin import FilterPlugin, FilterResult, Wake, passes, rejects
+from scheduler.core.plugin import FilterPlugin, FilterResult, ObjectChange, Wake, passes, rejects
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
 from scheduler.core.queue import Place
@@ -411,6 +413,52 @@ def test_a_plugin_that_fails_in_a_wake_check_is_no_more_than_that(moody: Cluster
     moody.nodes(make_node("m"))
     moody.clock.advance(60)
     assert moody.decide().verdict is Verdict.ERROR
+
+
+class Confused(FilterPlugin):
+    """Rejects all nodes, and fails at what it is told to."""
+
+    name = "Confused"
+    reads = ()
+    row_local = False
+    wakes_on = Wake.WORKLOAD
+    broken: ClassVar[str] = ""
+
+    def context(self, pod: PodInfo, nodes: Any) -> tuple[str]:
+        if self.broken == "context":
+            raise RuntimeError("bad day")
+        return ("the same for all",)
+
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        raise RuntimeError("bad day")
+
+    def reasons(self, pod: PodInfo) -> tuple[str, ...]:
+        return ("node(s) were not liked",)
+
+    def filter(self, pod: PodInfo, nodes: Any) -> FilterResult:
+        if self.broken == "filter":
+            raise RuntimeError("bad day")
+        return rejects(np.ones(nodes.count, np.bool_), unresolvable=True)
+
+
+@pytest.mark.parametrize(
+    ("event", "broken"), [("object", "context"), ("object", "filter"), ("update", "context")]
+)
+def test_a_plugin_that_fails_on_the_way_to_a_wake_check_is_no_more_either(
+    monkeypatch: pytest.MonkeyPatch, event: str, broken: str
+) -> None:
+    cluster = Cluster(Profile("wholepod", [Confused()], []))
+    cluster.nodes(make_node("n"))
+    cluster.pods(make_pod("p"), make_pod("q"))
+    for _ in range(2):
+        assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
+    monkeypatch.setattr(Confused, "broken", broken)
+    cluster.clock.advance(60)
+    if event == "object":
+        cluster.engine.upsert_object(Service(ObjectMeta(name="s", namespace="default")))
+    else:
+        cluster.pods(make_pod("p").labels(app="a"))
+    assert cluster.decide().verdict is Verdict.ERROR
 
 
 class Choosy(FilterPlugin):

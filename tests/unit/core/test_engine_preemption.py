@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.api import LabelSelector, ObjectMeta
@@ -305,6 +306,16 @@ def test_what_happens_elsewhere_meanwhile_is_not_missed() -> None:
     assert cluster.nominated_to("high") is None
 
 
+def test_room_that_somebody_took_before_the_end_is_reported_is_made_again() -> None:
+    cluster = preempting()
+    cluster.pods(low("b", cpu="4"))
+    cluster.gone("a")
+    cluster.engine.preemption_done(uid("high"))
+    decision = cluster.decide_later()
+    assert decision is not None
+    assert victims(decision) == ["b"]
+
+
 def test_a_failed_preemption_is_tried_again() -> None:
     cluster = preempting()
     cluster.engine.preemption_failed(uid("high"))
@@ -520,3 +531,39 @@ def test_only_pods_of_lower_priority_have_to_go_however_long_it_goes_on() -> Non
         cluster.pods(high(f"high-{i}", cpu="100m"))
         assert set(victims(cluster.decide())) <= set(go)
         cluster.gone(*stay, *go, f"high-{i}")
+
+
+def test_made_up_resources_that_are_forgotten_again() -> None:
+    """By the table, which has a limit to how many it keeps that nobody takes."""
+    cluster = Cluster()
+    cluster.nodes(node())
+
+    def come(count: int, prefix: str) -> list[str]:
+        names = [f"{prefix}{k}" for k in range(count)]
+        cluster.pods(*(make_pod(n).req({f"example.com/{n}": "1"}, cpu="10m").on("n") for n in names))
+        return names
+
+    made_up = come(100, "r")
+    cluster.pods(high("first", cpu="4"))
+    assert len(victims(cluster.decide())) == 100
+    cluster.gone("first", *made_up)
+    cluster.gone(*come(200, "s"))
+    cluster.gone(*come(60, "t"))
+    assert len(cluster.engine.state.nodes.resources) < 100
+    cluster.pods(low("a", cpu="4"), high("second", cpu="4"))
+    assert victims(cluster.decide()) == ["a"]
+
+
+def test_a_victim_is_charged_to_several_budgets_once() -> None:
+    cluster = Cluster()
+    cluster.nodes(node())
+    for name in ("one", "other"):
+        metadata = ObjectMeta(name=name, namespace="default", resource_version="1")
+        cluster.engine.upsert_object(msgspec.structs.replace(budget(2, app="a"), metadata=metadata))
+    cluster.pods(low("a", cpu="4", priority=1).labels(app="a"), high())
+    assert victims(cluster.decide()) == ["a"]
+    cluster.pods(low("b", cpu="1").labels(app="a"), high("higher", cpu="4", priority=20))
+    decision = cluster.decide()
+    assert victims(decision) == ["a", "b"]
+    assert decision.preemption is not None
+    assert decision.preemption.pdb_violations == 0

@@ -544,7 +544,26 @@ async def test_victims_are_deleted(api: ApiServer, start: Start, until: Until) -
     assert set(w.retries) == {"delete"}
 
 
-async def test_deletions_go_after_binds_and_before_patches(
+async def test_a_preemption_does_not_wait_for_all_binds(api: ApiServer, start: Start, until: Until) -> None:
+    """A nomination, on which the deletion waits, and this take turns with binds."""
+    names = [f"p{i}" for i in range(8)]
+    add(api, "preemptor", "victim", *names)
+    api.fault("GET|POST", delay_s=0.05)  # holds the only worker while the rest queues up
+    w = start(in_flight=1)
+    w.writer.post_event(event("first"))
+    await until(lambda: api.requests)
+    for name in names:
+        w.writer.bind(bind(name))
+    w.writer.patch_status(patch("preemptor"))
+    w.writer.patch_status(nomination(api, "preemptor"), lambda: w.writer.delete(deletion("victim")))
+    await until(lambda: idle(w))
+    assert w.deletions == {"uid-victim": Deleted()}
+    requests = [line for line in api.requests if "events" not in line]
+    assert all("binding" in line for line in requests[7:])
+    assert sum("binding" in line for line in requests[:7]) == 4
+
+
+async def test_deletions_take_turns_with_binds_and_come_before_patches(
     api: ApiServer, start: Start, until: Until
 ) -> None:
     add(api, "a", "b", "c")
@@ -609,6 +628,22 @@ async def test_only_an_unsent_bind_can_be_taken_back(api: ApiServer, start: Star
     assert w.writer.cancel_unsent("uid-queued")
     await until(lambda: idle(w))
     assert w.outcomes == {"uid-sent": Bound("n1"), "uid-lost": Bound("n1")}
+
+
+async def test_a_bind_that_may_be_executed_late_is_not_taken_back(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    """Its pod was read and is not bound, but the attempt whose answer was lost may still be on its way."""
+    add(api, "a")
+    api.fault("binding", drop=True)
+    api.fault("binding", status=429, headers={"Retry-After": "1"})
+    w = start()
+    w.writer.bind(bind("a"))
+    await until(lambda: api.count("binding") == 2 and len(w.retries) == 3)
+    assert api.count("GET") == 1
+    assert not w.writer.cancel_unsent("uid-a")
+    drained = await w.writer.drain(5.0)
+    assert (drained.unsent, w.outcomes) == ([], {"uid-a": Bound("n1")})
 
 
 async def test_drain_finishes_deletions_that_have_begun(api: ApiServer, start: Start, until: Until) -> None:
@@ -677,6 +712,22 @@ async def test_a_nomination_whose_answer_is_lost(
     w = start()
     w.writer.patch_status(nomination(api, "a"))
     await until(lambda: idle(w))
+    assert nominated(api, "a") == "n1"
+
+
+async def test_an_answer_that_is_no_pod_is_one_more_failure(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    add(api, "a")
+    patch_ = nomination(api, "a")
+    api.modify_pod("a")
+    api.fault("GET", status=200)
+    w = start()
+    w.writer.patch_status(patch_)
+    w.writer.post_event(event("a"))
+    await until(lambda: idle(w) or w.task.done())
+    assert not w.task.done()
+    assert api.count("GET") == 2
     assert nominated(api, "a") == "n1"
 
 
