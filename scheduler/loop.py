@@ -239,10 +239,12 @@ class SchedulingLoop:
             self.unreadable("pods", pod_name(pod), error)
         for uid in [uid for uid in (*self._binds, *self._preparing) if not self._engine.knows(uid)]:
             self._drop_bind(uid)
-        for pod in pods if self._preparing else ():
+        for pod in pods if self._preparing or self.gangs else ():
             self._leave_if_bound(pod)
         self._preempting.forget_all_but(self._engine.knows)
         self.gangs.forget_all_but(self._engine.knows)
+        for pod in pods if self._preempting.under_way else ():
+            self._forget_preemption_if_bound(pod)
         self._reports.forget_all_but(self._engine.knows)
         self.wake()
 
@@ -252,10 +254,9 @@ class SchedulingLoop:
         except ValueError as error:
             self.unreadable("pods", pod_name(pod), error)
         self._leave_if_bound(pod)
-        if pod.spec.node_name:
-            self._preempting.preemptor_gone(pod.metadata.uid)
-            if pod.metadata.deletion_timestamp is not None:
-                self.gangs.pod_leaves(pod.metadata.uid)
+        self._forget_preemption_if_bound(pod)
+        if pod.spec.node_name and pod.metadata.deletion_timestamp is not None:
+            self.gangs.pod_leaves(pod.metadata.uid)
         self.wake()
 
     def delete_pod(self, pod: Pod) -> None:
@@ -327,13 +328,14 @@ class SchedulingLoop:
         """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
         if self._engine.gangs.give_up(uid, "a pod of higher priority needs its place"):
             return True
-        if uid in self._preparing:
-            self._reports.displaced(self._preparing[uid].decision.pod)
+        bind = self._preparing.get(uid)
+        if bind is not None:
             self._drop_bind(uid)
         elif uid in self._binds and self._writer.cancel_unsent(uid):
-            del self._binds[uid]
+            bind = self._binds.pop(uid)
         else:
             return False
+        self._reports.displaced(bind.decision.pod)
         self._engine.bind_failed(uid)
         return True
 
@@ -351,6 +353,11 @@ class SchedulingLoop:
             self._engine.bind_void(uid)
         elif pod.spec.node_name:
             self.gangs.bound_elsewhere(uid)
+
+    def _forget_preemption_if_bound(self, pod: Pod) -> None:
+        """Somebody else gave the pod a node: nobody has to leave for it any more."""
+        if pod.spec.node_name:
+            self._preempting.preemptor_gone(pod.metadata.uid)
 
 
 class PodHandler:

@@ -144,7 +144,7 @@ class Preempting:
             self._victims[uid].preemptors.append(preemptor.uid)
         elif placed is None or placed.info.terminating:
             under_way.unsettled.discard(uid)
-        elif self._recall_bind(uid):
+        elif placed.assumed and self._recall_bind(uid):
             self._metrics.victims.labels("Unbound").inc()
             self._reports.preempted(placed.info, preemptor, under_way.preemption.node, unbound=True)
             under_way.unsettled.discard(uid)

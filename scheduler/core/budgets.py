@@ -74,6 +74,8 @@ class Budgets:
         return [self._overdraws(pod, left) for pod in pods]
 
     def _overdraws(self, pod: PodInfo, left: NDArray[np.int64]) -> bool:
+        if pod.uid in self._condemned:
+            return False  # `allowed` is less by it already
         for number in self._of(pod):
             if pod.pod.metadata.name in self._budgets[number].disrupted:
                 continue  # its eviction is accounted for already

@@ -268,14 +268,14 @@ class Engine:
 
     def preemption_done(self, uid: str) -> None:
         """All the victims' deletions were accepted (or needless): the pod waits for their room."""
-        _, rejected_by = self._preempting.pop(uid, (None, None))
-        queued = self.queue.get(uid)
-        if rejected_by is None or queued is None or queued.place is not Place.IN_FLIGHT:
+        preempting, queued = self._preempting.pop(uid, None), self.queue.get(uid)
+        if preempting is None or queued is None or queued.place is not Place.IN_FLIGHT:
             return
+        preemption, rejected_by = preempting
         self._put_to_sleep(queued, rejected_by)
-        # Events have passed it by in the meantime, and some victims may be gone already.
-        name, key = queued.kind
-        if self._second_looks[name].rejected_by(queued.info, key, None) is None:
+        # Events have passed it by in the meantime. If it was the end of all victims, none is to come.
+        (name, key), waits = queued.kind, any(v.uid in self.state.pods for v in preemption.victims)
+        if not waits or self._second_looks[name].rejected_by(queued.info, key, None) is None:
             self.queue.wake([queued], "PreemptionDone")
 
     def preemption_failed(self, uid: str) -> None:
@@ -414,10 +414,8 @@ class Engine:
 
     def _concerned(self, name: str, old: PodInfo, new: PodInfo) -> bool:
         """Whether other pods' rules see the pod otherwise than before: its key does not show that."""
-        cycle = self.cycles[name]
-        return old.labels != new.labels and (
-            cycle.remote.filter_context(old) != cycle.remote.filter_context(new)
-        )
+        look = self._second_looks[name]
+        return old.labels != new.labels and look.context(old) != look.context(new)
 
     def _set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         if self.state.nodes.pods.set_namespace(name, labels):

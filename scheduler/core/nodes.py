@@ -49,7 +49,7 @@ _TOUCHED_KEPT = 4096
 class NodeTable:
     """Mutable columns of all nodes; `view` hands them to plugins."""
 
-    def __init__(self, mix: FrozenMix, cluster: ClusterObjects | None = None) -> None:
+    def __init__(self, mix: FrozenMix) -> None:
         self.mix = mix
         self.names: list[str] = []
         self.row_of: dict[str, int] = {}
@@ -80,7 +80,7 @@ class NodeTable:
         self.ports: list[Counter[HostPort]] = []
         self.images = ImageTable()
         self.pods = PodIndex(self.row_of, capacity)
-        self.cluster = ClusterObjects() if cluster is None else cluster
+        self.cluster = ClusterObjects()
         self.volumes = VolumeIndex(self.row_of, capacity, self.cluster)
 
     def __len__(self) -> int:
@@ -98,8 +98,12 @@ class NodeTable:
         return self.last_object_change, self.pods.namespaces_version
 
     def sketch(self) -> NodeTable:
-        """An empty table of the same cluster, for rows that are to be thought through."""
-        return NodeTable(self.mix, self.cluster)
+        """An empty table of the same cluster, for rows that are to be thought through. Its own `volumes` hear
+        of no objects, and would keep it alive if they did: rules about volumes look beyond a node and are
+        never asked here."""
+        table = NodeTable(self.mix)
+        table.cluster = self.cluster
+        return table
 
     def view(self, rows: Rows | None = None) -> NodeView:
         """All rows, or the given ones (a slice shares memory, an index array copies)."""

@@ -73,11 +73,14 @@ class ObjectChanges:
 
     def may_help(self, plugin: FilterPlugin, pod: PodInfo) -> bool:
         """Whether any of them may turn the plugin's rejection of the pod around."""
-        return any(
-            changes is None or any(plugin.may_help(pod, change) for change in changes)
-            for kind, changes in self._kept.items()
-            if WAKES.get(kind, Wake.NOTHING) & plugin.wakes_on
-        )
+        try:
+            return any(
+                changes is None or any(plugin.may_help(pod, change) for change in changes)
+                for kind, changes in self._kept.items()
+                if WAKES.get(kind, Wake.NOTHING) & plugin.wakes_on
+            )
+        except Exception:  # the pod's next decision will say what it was
+            return True
 
 
 ObjectKey = tuple[type[ClusterObject], str, str]

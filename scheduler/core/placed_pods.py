@@ -72,6 +72,7 @@ class PlacedPods:
             self.epoch += 1
             self.infos.clear()
             self.count[:] = 0
+            self.amounts = self.amounts[:, :AMOUNTS_BEFORE_RESOURCES]  # of resources there may be fewer now
         if len(self.count) < n:
             self.offset = widened(self.offset, 2 * n)
             self.count = widened(self.count, 2 * n)

@@ -95,7 +95,7 @@ class RemotePlugins:
     def has_filter_contexts(self, pod: PodInfo) -> bool:
         """Whether pods of this one's key may differ in their filter context as things stand."""
         return bool(self._filters) and (
-            self._nodes.pods.carries_terms or self._reads_workloads or self.may_refuse(pod)
+            self._nodes.pods.carries_terms or self._reads_workloads or any(self.filter_context(pod))
         )
 
     def filter_context(self, pod: PodInfo) -> Context:

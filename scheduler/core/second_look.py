@@ -39,19 +39,26 @@ class SecondLook:
         self, pods: Collection[QueuedPod], rows: NDArray[np.intp] | None
     ) -> Iterable[Collection[QueuedPod]]:
         """Pods of one kind by what answer they get."""
-        remote, nominations = self._cycle.remote, self._state.nominations
-        if not (remote.has_filter_contexts(next(iter(pods)).info) or nominations):
+        nominations = self._state.nominations
+        if not (self._has_contexts(next(iter(pods)).info) or nominations):
             return [pods]
         names = self._state.nodes.names
         here = None if rows is None else {names[row] for row in rows.tolist()}
         groups: dict[Hashable, list[QueuedPod]] = {}
         for pod in pods:
-            group: Hashable = remote.filter_context(pod.info)
+            group = self.context(pod.info)
             if nominations:
                 own = nominations.node_of(pod.info.uid)
                 group = group, own if here is None or own in here else None
             groups.setdefault(group, []).append(pod)
         return groups.values()
+
+    def context(self, pod: PodInfo) -> Hashable:
+        """What of the cluster concerns filters of the pod beyond its kind."""
+        try:
+            return self._cycle.remote.filter_context(pod)
+        except Exception:  # the pod's next decision will say what it was; until then it is like no other
+            return object()
 
     def rejected_by(self, pod: PodInfo, key: Key, rows: NDArray[np.intp] | None) -> frozenset[str] | None:
         """Who rejects the pod there; None when a node fits."""
@@ -60,7 +67,7 @@ class SecondLook:
             if rows is not None:
                 return self._cycle.rejected_by(pod, rows if within is None else rows[within.mask[rows]])
             placement = self._cycle.place(pod, key, within=within)
-        except Exception:  # the pod's next decision will say what it was
+        except Exception:  # as above
             return None
         return placement.rejected_by if placement.node is None else None
 
@@ -70,5 +77,11 @@ class SecondLook:
         try:
             rows = rows if within is None else rows[within.mask[rows]]
             return self._post_filters.might_help(self._cycle, pod, key, rows)
-        except Exception:  # the same
+        except Exception:
+            return True
+
+    def _has_contexts(self, pod: PodInfo) -> bool:
+        try:
+            return self._cycle.remote.has_filter_contexts(pod)
+        except Exception:
             return True

@@ -74,15 +74,15 @@ class Binding:
         "_body",
         "_clock",
         "_conflict",
+        "_doubted",
         "_open_until",
         "_refusal",
         "request",
-        "undecided",
     )
 
     def __init__(self, request: BindRequest, *, rng: random.Random, clock: Callable[[], float]) -> None:
         self.request = request
-        self.undecided = False  # the last attempt may have been executed: the pod must be read
+        self._doubted = False  # the last attempt may have been executed: the pod must be read
         self._body = request.body()
         self._backoff = Backoff(0.1, 5.0, rng=rng)
         self._clock = clock
@@ -90,9 +90,14 @@ class Binding:
         self._refusal: str | None = None
         self._open_until = 0.0
 
+    @property
+    def undecided(self) -> bool:
+        """Also after a read that showed the pod unbound: an attempt before it may be executed after it."""
+        return self._doubted or self._may_be_executed_late()
+
     async def step(self, client: KubeClient) -> BindOutcome | Again:
         """One request."""
-        return await (self._read(client) if self.undecided else self._send(client))
+        return await (self._read(client) if self._doubted else self._send(client))
 
     async def _send(self, client: KubeClient) -> BindOutcome | Again:
         path = self.request.path + "/binding"
@@ -112,13 +117,13 @@ class Binding:
                     return self._left_open()
                 case ErrorKind.CONFLICT | ErrorKind.ALREADY_EXISTS:
                     self._conflict = str(error)
-                    self.undecided = True
+                    self._doubted = True
                     return Again()
                 case _:
                     self._refusal = str(error)
                     if not self._may_be_executed_late():
                         return Refused(self._refusal)
-                    self.undecided = True
+                    self._doubted = True
                     return Again(self._backoff.next())
         return Bound(self.request.node)
 
@@ -136,7 +141,7 @@ class Binding:
             return Again(self._backoff.next())
         except Unreachable:
             return Again(pause_s=UNREACHABLE_PAUSE_S)
-        except (OutcomeUnknown, msgspec.DecodeError):
+        except OutcomeUnknown:
             return Again(self._backoff.next())
         if pod.metadata.uid != self.request.uid:
             return Gone()
@@ -151,12 +156,12 @@ class Binding:
             return Refused(self._conflict)
         if self._refusal is not None:
             return Refused(self._refusal) if settled else Again(self._backoff.next())
-        self.undecided = False
+        self._doubted = False
         return Again()
 
     def _left_open(self) -> Again:
         self._open_until = self._clock() + LATE_EXECUTION_S
-        self.undecided = True
+        self._doubted = True
         return Again(self._backoff.next())
 
     def _may_be_executed_late(self) -> bool:

@@ -3,6 +3,7 @@
 import msgspec
 
 from scheduler.api import ApiStruct
+from scheduler.kube.errors import OutcomeUnknown
 
 
 class _Metadata(ApiStruct):
@@ -21,5 +22,12 @@ class PodBrief(ApiStruct):
     spec: _Spec
 
 
-decode_brief = msgspec.json.Decoder(PodBrief).decode
-"""Raises msgspec.DecodeError for what is no pod."""
+_decode = msgspec.json.Decoder(PodBrief).decode
+
+
+def decode_brief(body: bytes) -> PodBrief:
+    """Raises OutcomeUnknown for what is no pod (a proxy's page, say): nothing was learnt."""
+    try:
+        return _decode(body)
+    except msgspec.DecodeError as error:
+        raise OutcomeUnknown(f"the API server's pod can't be read: {error}") from error

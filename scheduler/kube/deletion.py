@@ -20,7 +20,7 @@ from scheduler.kube.backoff import Backoff
 from scheduler.kube.binding import Gone, Refused
 from scheduler.kube.brief import decode_brief
 from scheduler.kube.client import STRATEGIC_MERGE_PATCH, KubeClient
-from scheduler.kube.errors import ApiError, ErrorKind, KubeError, OutcomeUnknown, Unreachable
+from scheduler.kube.errors import ApiError, ErrorKind, KubeError, Unreachable
 from scheduler.kube.payloads import DeleteRequest, StatusPatch, utc_now
 from scheduler.kube.steps import UNREACHABLE_PAUSE_S, Again, paused
 
@@ -78,10 +78,7 @@ class Deletion:
 
     async def _read(self, client: KubeClient) -> DeletionOutcome | Again:
         answer = await client.request("GET", self.request.path, timeout_s=_TIMEOUT_S)
-        try:
-            pod = decode_brief(answer.body)
-        except msgspec.DecodeError as error:
-            raise OutcomeUnknown(f"the API server's pod can't be read: {error}") from error
+        pod = decode_brief(answer.body)
         if pod.metadata.uid != self.request.uid:
             return self._not_there()
         self._doubted = False

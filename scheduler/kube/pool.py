@@ -1,13 +1,15 @@
-"""A fixed set of workers over queues in strict order, behind one rate limit.
+"""A fixed set of workers over queues, behind one rate limit.
 
 A task per request with a semaphore would cost as much as the request itself; here a request costs
 a deque and, when its worker was idle, a future. A worker takes the token first and chooses the
-work after it, so that whatever is most urgent *then* is sent.
+work after it, so that whatever is most urgent *then* is sent. Lanes that are equally urgent take turns:
+none of them may starve while another is never empty.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from scheduler.kube.ratelimit import TokenBucket
@@ -33,10 +35,21 @@ class Lane(Generic[J]):
 
 
 class WorkerPool:
-    """`lanes` in order of urgency. Append to a lane's `waiting`, then call `wake`."""
+    """The `urgent` lanes take turns; the `others` come after them, in their order.
 
-    def __init__(self, lanes: Sequence[Lane[Any]], *, workers: int, bucket: TokenBucket) -> None:
-        self._lanes = lanes
+    Append to a lane's `waiting`, then call `wake`.
+    """
+
+    def __init__(
+        self,
+        urgent: Sequence[Lane[Any]],
+        others: Sequence[Lane[Any]],
+        *,
+        workers: int,
+        bucket: TokenBucket,
+    ) -> None:
+        self._urgent = deque(urgent)  # whose turn it is comes first
+        self._others = others
         self._workers = workers
         self._bucket = bucket
         self._idle: list[asyncio.Future[None]] = []
@@ -66,6 +79,9 @@ class WorkerPool:
                 continue
             job = lane.waiting.popleft()
             lane.in_flight += 1
+            if lane in self._urgent:
+                self._urgent.remove(lane)
+                self._urgent.append(lane)
             self.wake()
             try:
                 await lane.do(job)
@@ -73,7 +89,7 @@ class WorkerPool:
                 lane.in_flight -= 1
 
     def _next_lane(self) -> Lane[Any] | None:
-        for lane in self._lanes:
+        for lane in chain(self._urgent, self._others):
             if lane.ready:
                 return lane
         return None

@@ -39,8 +39,9 @@ class _Patch(Job[StatusPatch]):
 
 
 class StatusPatches:
-    """`lane` is for a `WorkerPool`, whose `wake` is given here. `on_free(uid)` is called when a patch is no
-    longer under way, and says whether the pod's bind waited for that: then the pod needs no more patches.
+    """`lane`, and `urgent` for patches that something waits for, are for a `WorkerPool`, whose `wake` is
+    given here. `on_free(uid)` is called when a patch is no longer under way, and says whether the pod's bind
+    waited for that: then the pod needs no more patches.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class StatusPatches:
         self._client, self._best_effort, self._work = client, best_effort, work
         self._queue_limit, self._wake = queue_limit, wake
         self._on_drop, self._on_free = on_drop, on_free
-        self.lane: Lane[str] = Lane(self._do, limit=limit)  # of uids: what is sent is in _waiting
+        # Of uids: what is sent is in _waiting.
+        self.lane: Lane[str] = Lane(self._do, limit=limit)
+        self.urgent: Lane[str] = Lane(self._do, limit=limit)
         self._waiting: dict[str, _Patch] = {}  # the newest of each pod, not yet sent
         self._under_way: set[str] = set()
         self._retries: dict[str, tuple[_Patch, asyncio.TimerHandle]] = {}
@@ -104,11 +107,16 @@ class StatusPatches:
 
     def _queue(self, patch: _Patch) -> None:
         uid = patch.what.uid
-        waits = uid in self._waiting or uid in self._under_way
+        older = self._waiting.get(uid)
         self._waiting[uid] = patch
-        if not waits:
-            self.lane.waiting.append(uid)
+        if uid not in self._under_way and (older is None or (patch.then and not older.then)):
+            self._line_up(uid)
             self._wake()
+
+    def _line_up(self, uid: str) -> None:
+        """Twice is no harm: what is queued is sent once."""
+        lane = self.urgent if self._waiting[uid].then else self.lane
+        lane.waiting.append(uid)
 
     async def _do(self, uid: str) -> None:
         patch = None if uid in self._under_way else self._waiting.pop(uid, None)
@@ -127,7 +135,7 @@ class StatusPatches:
                 patch.end()
             else:
                 newer.what, newer.then = newer.what.over(patch.what), patch.then + newer.then
-            self.lane.waiting.append(uid)
+            self._line_up(uid)
         elif retry_in_s is not None and not self._closed:
             timer = asyncio.get_running_loop().call_later(retry_in_s, self._retry, uid)
             self._retries[uid] = patch, timer

@@ -61,8 +61,9 @@ O_co = TypeVar("O_co", covariant=True)
 class Steps(Protocol[R_co, O_co]):
     """One write. `step` is called until it returns an outcome; never twice at once."""
 
-    undecided: bool
-    """Something of it may have been executed: it has to be brought to an end."""
+    @property
+    def undecided(self) -> bool:
+        """Something of it may have been executed, or still be: it has to be brought to an end."""
 
     @property
     def request(self) -> R_co:

@@ -1,7 +1,9 @@
-"""Everything the scheduler writes: binds, then pods' volumes, deletions of victims, status patches, events.
+"""Everything the scheduler writes: binds, pods' volumes, deletions of victims, status patches, events.
 
-**Order.** A free worker takes the first of these that there is. The token of the rate limit is taken
-first and the work chosen after it, so that a bind never waits behind an event. Under pressure the end is
+**Order.** What decisions wait for takes turns: binds, pods' volumes, deletions, and the nominations that come
+before these. With a strict order, one urgent pod would wait for its victims until no bind of thousands of
+others is left. After them come other status patches, then events. The token of the rate limit is taken first
+and the work chosen after it, so that a bind never waits behind an event. Under pressure the end is
 shed: events and patches wait in bounded queues, and what finds its queue full is dropped and counted.
 That is the newest on purpose: a pod that stays pending is judged again and then says it again, whereas
 one that is dropped from the front has waited for nothing. The others are never shed; assumed room bounds
@@ -145,7 +147,8 @@ class Writer:
         self._event_retries = 0
         self._events_written: dict[str, float] = {}  # name → when, oldest first
         self._pool = WorkerPool(
-            (self._binds.lane, self._volumes.lane, self._deletions.lane, self._patches.lane, self._events),
+            (self._binds.lane, self._volumes.lane, self._patches.urgent, self._deletions.lane),
+            (self._patches.lane, self._events),
             workers=self._limits.in_flight,
             bucket=bucket,
         )

@@ -160,7 +160,8 @@ class VolumeBinding(FilterPlugin, ScorePlugin):
         service = serve(pod.volumes.claims, nodes)
         matches = [match for match in service.matches if match.choice[row] >= 0]
         bindings = [_binding(match, match.choice[row], nodes.cluster) for match in matches]
-        provisions = [Provisioning(_version(p.claim)) for p in service.provisions if p.where[row]]
+        to_make = [p.claim for p in service.provisions if p.where[row]]
+        provisions = [Provisioning(_version(_latest(claim, nodes.cluster))) for claim in to_make]
         if not (bindings or provisions):
             return None
         return VolumePlan(nodes.names[row], tuple(bindings), tuple(provisions), timeout_s=self.bind_timeout_s)
@@ -213,11 +214,17 @@ def _binding(match: Match, choice: int, cluster: ClusterObjects) -> StaticBindin
     reserved = is_reserved_for(volume, claim)
     reference, annotations = volume.spec.claim_ref, volume.metadata.annotations or {}
     return StaticBinding(
-        claim=_version(claim),
+        claim=_version(_latest(claim, cluster)),
         volume=_version(volume),
         set_claim_ref=not reserved or reference is None or reference.uid != claim.metadata.uid,
         set_by_controller=not reserved and BOUND_BY_CONTROLLER not in annotations,
     )
+
+
+def _latest(claim: PersistentVolumeClaim, cluster: ClusterObjects) -> PersistentVolumeClaim:
+    """The claim in the version that the watch has shown last: one that differs in nothing else makes no
+    other answer, but a write to the one before is refused."""
+    return cluster.observed(PersistentVolumeClaim, claim.metadata.name, claim.metadata.namespace) or claim
 
 
 def _version(item: PersistentVolume | PersistentVolumeClaim) -> ObjectVersion:

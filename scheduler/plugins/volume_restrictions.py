@@ -32,7 +32,8 @@ class VolumeRestrictions(FilterPlugin):
     row_local = False
     reads_usage = True
     watches = (PersistentVolumeClaim,)
-    wakes_on = Wake.NODE_ADD | Wake.ASSIGNED_POD_REMOVED | Wake.VOLUME_CLAIM
+    wakes_on = Wake.NODE_ADD | Wake.NODE_REMOVED | Wake.ASSIGNED_POD_REMOVED | Wake.VOLUME_CLAIM
+    """Of pods on a node that is gone nobody counts the claims any more, nor says so when they go too."""
 
     def context(self, pod: PodInfo, nodes: NodeView) -> tuple[Hashable, ...]:
         if pod.volumes is NO_VOLUMES:

@@ -92,7 +92,7 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str, message: str) 
             "plugins: {score: {enabled: [{name: MemoryFitt}]}}",
             [
                 "profile mine: there is no plugin 'MemoryFitt'",
-                "known plugins: ImageLocality, InterPodAffinity, MemoryFit, ",
+                "known plugins: DefaultPreemption, ImageLocality, InterPodAffinity, MemoryFit, ",
             ],
         ),
         (

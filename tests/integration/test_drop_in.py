@@ -182,7 +182,10 @@ def test_a_hard_rule_that_is_not_supported_keeps_the_pod_waiting(
     bench.node("node", labels={"zone": "z"})
     bench.pod("strict", resourceClaims=[{"name": "gpu", "resourceClaimName": "gpu"}])
     note = bench.wait_event("strict", "FailedScheduling")["note"]
-    assert note == "0/1 nodes are available: Wholepod does not support resource claims yet."
+    assert note == (
+        "0/1 nodes are available: Wholepod does not support resource claims yet. "
+        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
     assert bench.wait_unschedulable("strict") == note
     bench.node("another")
     bench.barrier()

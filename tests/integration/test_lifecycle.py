@@ -45,7 +45,10 @@ def test_a_waiting_pod_that_somebody_else_binds(bench: Workbench, scheduler: Sch
     eventually(lambda: scheduler.metric("scheduler_pending_pods") == 0, "the queue is empty")
     # The room is more than taken now.
     bench.pod("tiny", "1Mi")
-    assert bench.wait_unschedulable("tiny") == "0/1 nodes are available: 1 Insufficient memory."
+    assert bench.wait_unschedulable("tiny") == (
+        "0/1 nodes are available: 1 Insufficient memory. "
+        "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    )
 
 
 # The same name again.

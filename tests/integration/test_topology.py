@@ -33,11 +33,13 @@ def test_one_per_host_and_no_more(bench: Workbench, scheduler: Scheduler) -> Non
     assert sorted(taken) == [f"node-{i}" for i in range(4)]
     bench.pod("one-too-many", labels=WEB, affinity=apart)
     assert bench.wait_unschedulable("one-too-many") == (
-        "0/4 nodes are available: 4 node(s) didn't match pod anti-affinity rules."
+        "0/4 nodes are available: 4 node(s) didn't match pod anti-affinity rules. "
+        "preemption: 0/4 nodes are available: 4 No preemption victims found for incoming pod."
     )
     bench.pod("says-nothing", labels=WEB)
     assert bench.wait_unschedulable("says-nothing") == (
-        "0/4 nodes are available: 4 node(s) didn't satisfy existing pods anti-affinity rules."
+        "0/4 nodes are available: 4 node(s) didn't satisfy existing pods anti-affinity rules. "
+        "preemption: 0/4 nodes are available: 4 No preemption victims found for incoming pod."
     )
     bench.pod("somebody-else")
     bench.wait_bound("somebody-else")
@@ -64,7 +66,8 @@ def test_namespaces_are_found_by_their_labels(bench: Workbench, scheduler: Sched
     team = {"matchLabels": {"team": bench.namespace}}
     bench.pod("follower", affinity={"podAffinity": {REQUIRED: [{**ZONE, "namespaceSelector": team}]}})
     assert bench.wait_unschedulable("follower") == (
-        "0/4 nodes are available: 4 node(s) didn't match pod affinity rules."
+        "0/4 nodes are available: 4 node(s) didn't match pod affinity rules. "
+        "preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
     )
     label: Json = {"metadata": {"labels": {"team": bench.namespace}}}
     bench.api.patch(f"/api/v1/namespaces/{bench.namespace}", label)

@@ -98,8 +98,9 @@ def test_obstacles_that_go_one_by_one(bench: Workbench) -> None:
     bench.node("node", memory="4Gi", taints=[TAINT])
     bench.pod("full", "3Gi", nodeName="node")
     bench.pod("waiting", "2Gi")
-    assert (
-        bench.wait_unschedulable("waiting") == "0/1 nodes are available: 1 node(s) had untolerated taint(s)."
+    assert bench.wait_unschedulable("waiting") == (
+        "0/1 nodes are available: 1 node(s) had untolerated taint(s). "
+        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
     )
     bench.change_node("node", spec={"taints": None})
     bench.barrier()

@@ -219,7 +219,7 @@ def test_decide_reads_documents_one_after_another() -> None:
     )
     verdicts = [json.loads(line) for line in answer.stdout.splitlines()]
     assert verdicts == [decide(document) for document in documents]
-    assert "VolumeBinding" in answer.stderr
+    assert "DynamicResources" in answer.stderr
 
 
 def test_decide_refuses_half_a_document() -> None:

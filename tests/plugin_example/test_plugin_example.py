@@ -74,7 +74,8 @@ def test_decisions_follow_the_plugin(installed: Path, tmp_path: Path) -> None:
         "urgent": "reserved",
         "usual": "open",
         "usual-too": "0/2 nodes are available: 1 Insufficient memory, "
-        "1 node(s) were reserved for pods of higher priority.",
+        "1 node(s) were reserved for pods of higher priority. preemption: 0/2 nodes are available: "
+        "1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling.",
     }
     head = configuration_of_readme().split("profiles:")[0]
     without = decide(installed, config_file(tmp_path, head))

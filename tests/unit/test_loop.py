@@ -307,6 +307,26 @@ async def test_the_watch_may_be_faster_than_the_answer() -> None:
     assert running.engine.state.assumed_count == 0
 
 
+@pytest.mark.parametrize("how", ["modified", "listed"])
+@in_virtual_time
+async def test_nobody_has_to_leave_for_a_pod_that_somebody_else_has_bound(how: str) -> None:
+    running = await start()
+    running.writer.held = []
+    running.nodes.upsert(make_node("n").allocatable(pods="1").obj())
+    low = make_pod("low").on("n").obj()
+    running.pods.upsert(low)
+    running.add(make_pod().priority(100))
+    await settle()
+    [nomination] = running.writer.held
+    bound = make_pod().priority(100).on("m").obj()
+    if how == "modified":
+        running.pods.upsert(bound)
+    else:
+        running.pods.replace([low, bound])
+    nomination()
+    assert running.writer.deletions == []
+
+
 @in_virtual_time
 async def test_a_pod_that_left_makes_room() -> None:
     running = await start()

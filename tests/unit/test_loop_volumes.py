@@ -231,13 +231,19 @@ async def test_stopping_leaves_the_rest_to_the_next_process() -> None:
     assert (running.writer.binds, running.loop.waiting_for_volumes) == ([], 0)
 
 
+@pytest.mark.parametrize("its_volumes", ["wait", "are ready"])
 @in_virtual_time
-async def test_a_victim_that_waits_for_volumes_is_taken_back() -> None:
+async def test_a_victim_that_is_not_bound_yet_is_taken_back(its_volumes: str) -> None:
     running = await placed()
+    if its_volumes == "are ready":
+        written(running)
+        provisioned(running)
+        running.writer.unsent = {UID}
     assert running.loop._recall_bind(UID)
-    assert running.writer.cancelled_volumes == [UID]
+    assert running.writer.cancelled_volumes == ([UID] if its_volumes == "wait" else [])
+    assert (running.loop.binds_under_way, running.loop.waiting_for_volumes) == (0, 0)
     assert running.writer.patches[-1].nominated_node == ""
     assert running.engine.state.assumed_count == 0
     assert not running.loop._recall_bind(UID)
     await asyncio.sleep(1.5)
-    assert len(running.writer.volumes) == 2
+    assert len(running.writer.volumes if its_volumes == "wait" else running.writer.binds) == 2

@@ -262,7 +262,18 @@ def test_a_gap_in_the_watch(scene: Scene) -> None:
     assert set(scene.writer.cancelled) == {uid_of("v0"), uid_of("v1")}
 
 
+def test_a_victim_that_somebody_else_bound_is_not_spared_by_taking_our_bind_back(scene: Scene) -> None:
+    scene.binding.add(uid_of("v0"))
+    scene.writer.unsent = {uid_of("v0")}
+    scene.preempt("p", "v0")  # the watch shows v0 on the node
+    assert (scene.recalled, scene.engine.ends) == ([], [])
+    scene.preempting.bind_ended(uid_of("v0"), Bound("n"))
+    assert scene.deletions == ["v0"]
+
+
 def test_an_unsent_bind_is_taken_back_and_the_victim_lives(scene: Scene) -> None:
+    scene.engine.remove_pod(uid_of("v0"))
+    scene.engine.state.assume(make_pod("v0").info(), "n")
     scene.binding.add(uid_of("v0"))
     scene.writer.unsent = {uid_of("v0")}
     scene.preempt("p", "v0")

@@ -10,6 +10,12 @@ from scheduler.core.volumes.attached import AttachedVolumes
 from scheduler.core.volumes.pools import VolumePools
 
 ANSWERS_KEPT, SERVICES_KEPT = 256, 32
+MANY_CLAIMS = 16
+"""Of sets of claims this large, which a pod's author may make as large as he likes, only one is kept."""
+
+
+_Services = Recent[Hashable, tuple[Hashable, object]]
+"""A set of claims → for which versions of objects it was worked out, and what came of it."""
 
 
 class VolumeIndex:
@@ -20,5 +26,8 @@ class VolumeIndex:
         self.pools = VolumePools(cluster)
         self.answers: Recent[Hashable, object] = Recent(ANSWERS_KEPT)
         """What was worked out from node objects and cluster objects alone; the keys tell their versions."""
-        self.services: Recent[Hashable, object] = Recent(SERVICES_KEPT)
-        """The same for sets of claims, which are many."""
+        self._services, self._large_service = _Services(SERVICES_KEPT), _Services(1)
+
+    def services(self, claims: int) -> _Services:
+        """The same for sets of so many claims."""
+        return self._services if claims < MANY_CLAIMS else self._large_service

@@ -116,15 +116,16 @@ def serve(uses: tuple[ClaimUse, ...], nodes: NodeView) -> Service:
     version = nodes.cluster.version(
         PersistentVolumeClaim, PersistentVolume, StorageClass, CSINode, CSIDriver, CSIStorageCapacity
     )
-    answers, key = nodes.volumes.services, (uses, version, nodes.object_version)
-    found = answers.get(key)
-    if not isinstance(found, Service):
+    now = version, nodes.object_version
+    kept = nodes.volumes.services(len(uses))
+    then, found = kept.get(uses) or (None, None)
+    if then != now or not isinstance(found, Service):
         claims = sort_claims(uses, nodes)
         found = _wait_for_none(claims.bound, nodes)
         if claims.waiting:
             bits, matches, provisions = _find(claims.waiting, nodes)
             found = Service(found.bits | bits, matches, provisions)
-        answers.put(key, found)
+        kept.put(uses, (now, found))
     return found
 
 
@@ -166,8 +167,10 @@ def _find(claims: Sequence[PersistentVolumeClaim], nodes: NodeView) -> Service:
             to_make.append((claim, here))
     to_match.sort(key=requested_nanos)
     matches: list[Match] = []
+    taken = _Taken()
     for claim in to_match:
-        match = _match(claim, matches, len(to_match), nodes)
+        match = _match(claim, taken, nodes)
+        taken.note(match)
         matches.append(match)
         to_make.append((claim, match.choice == _NONE))
     provisions = []
@@ -180,27 +183,60 @@ def _find(claims: Sequence[PersistentVolumeClaim], nodes: NodeView) -> Service:
     return Service(bits, tuple(matches), tuple(provisions))
 
 
-def _match(claim: PersistentVolumeClaim, before: Sequence[Match], claims: int, nodes: NodeView) -> Match:
+class _Taken:
+    """The volumes that a pod's claims have got so far on each node, as numbers."""
+
+    def __init__(self) -> None:
+        self.by_claim: list[NDArray[np.int64]] = []
+        """Of each claim that gets any: int64[n], -1 for none."""
+        self._numbers: dict[str, int] = {}
+        self._uses: Counter[int] = Counter()
+        """On how many nodes a volume is taken."""
+
+    def numbers(self, volumes: Sequence[FreeVolume]) -> NDArray[np.int64]:
+        """Of the volumes, and -1 at the end."""
+        known = self._numbers
+        return np.array([*(known.setdefault(v.name, len(known)) for v in volumes), _NONE], np.int64)
+
+    def note(self, match: Match) -> None:
+        """One more claim has got its volumes."""
+        if not match.volumes:
+            return
+        numbers = self.numbers(match.volumes)[match.choice]
+        self.by_claim.append(numbers)
+        found, counts = np.unique(numbers[numbers != _NONE], return_counts=True)
+        self._uses.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+    def uses(self, volume: FreeVolume) -> int:
+        """On how many nodes the volume is taken."""
+        return self._uses[self._numbers.get(volume.name, _NONE)]
+
+
+def _match(claim: PersistentVolumeClaim, taken: _Taken, nodes: NodeView) -> Match:
     """The smallest volume on each node that an earlier claim of the pod has not got there."""
-    choice = np.full(nodes.count, _NONE, np.int64)
     reserved = _reserved(claim, nodes)
     if reserved is not None:
+        choice = np.full(nodes.count, _NONE, np.int64)
         choice[rows_of_volume(reserved, nodes)] = 0
         return Match(claim, [reserved], choice)
-    volumes = list(_candidates(claim, claims, nodes))
+    volumes = list(_candidates(claim, taken, nodes))
     if not volumes:
-        return Match(claim, volumes, choice)
+        return Match(claim, volumes, _nothing(nodes))
     rows = [rows_of_volume(volume, nodes) for volume in volumes]
     at = np.concatenate(rows)
     which = np.repeat(np.arange(len(volumes)), [len(part) for part in rows])
-    index = {volume.name: i for i, volume in enumerate(volumes)}
-    for earlier in before:
-        # As indices into our own candidates; what is not among them is in nobody's way.
-        taken = np.array([*(index.get(v.name, _NONE) for v in earlier.volumes), _NONE])[earlier.choice]
-        left = taken[at] != which
+    numbers = taken.numbers(volumes)
+    for earlier in taken.by_claim:
+        left = earlier[at] != numbers[which]
         at, which = at[left], which[left]
+    choice = np.full(nodes.count, _NONE, np.int64)
     choice[at[::-1]] = which[::-1]  # the last assignment to a row stands: that of the smallest volume
     return Match(claim, volumes, choice)
+
+
+def _nothing(nodes: NodeView) -> NDArray[np.int64]:
+    """int64[n] of -1, which takes no room: a pod may have hundreds of claims."""
+    return np.broadcast_to(np.int64(_NONE), nodes.count)
 
 
 def _reserved(claim: PersistentVolumeClaim, nodes: NodeView) -> FreeVolume | None:
@@ -215,21 +251,25 @@ def _reserved(claim: PersistentVolumeClaim, nodes: NodeView) -> FreeVolume | Non
     return min(found, key=lambda volume: volume.name, default=None)
 
 
-def _candidates(claim: PersistentVolumeClaim, claims: int, nodes: NodeView) -> Iterator[FreeVolume]:
-    """Smallest first. Of volumes that the same nodes reach, no more than the pod has claims."""
+def _candidates(claim: PersistentVolumeClaim, taken: _Taken, nodes: NodeView) -> Iterator[FreeVolume]:
+    """Smallest first. Of volumes that the same nodes reach, none that is taken on all of them, and none
+    after the first that is taken on none."""
     selector = make_selector(claim.spec.selector)
     modes, requested = frozenset(claim.spec.access_modes or ()), requested_nanos(claim)
-    seen: Counter[bytes] = Counter()
+    enough: set[bytes] = set()
     for volume in nodes.volumes.pools.free(class_of_claim(claim)):
         if (
-            volume.available
+            volume.affinity_key not in enough
+            and volume.available
             and _suits(volume, claim, requested)
             and modes <= volume.access_modes
-            and seen[volume.affinity_key] < claims
             and (claim.spec.selector is None or selects(selector, volume.labels))
         ):
-            seen[volume.affinity_key] += 1
-            yield volume
+            uses = taken.uses(volume)
+            if not uses:
+                enough.add(volume.affinity_key)
+            if uses < len(rows_of_volume(volume, nodes)):
+                yield volume
 
 
 def _suits(volume: FreeVolume, claim: PersistentVolumeClaim, requested_nanos: int) -> bool:
@@ -245,7 +285,7 @@ def _suits(volume: FreeVolume, claim: PersistentVolumeClaim, requested_nanos: in
 def _provision(claim: PersistentVolumeClaim, where: Mask, nodes: NodeView) -> tuple[Provision, Bits]:
     """checkVolumeProvisions for one claim; bits only on the nodes of `where`."""
     n, class_name = nodes.count, class_of_claim(claim)
-    bits, capacity = np.zeros(n, np.uint64), np.full(n, _NONE, np.int64)
+    bits, capacity = np.zeros(n, np.uint64), _nothing(nodes)
     storage_class = nodes.cluster.get(StorageClass, class_name)
     if storage_class is None or storage_class.provisioner in ("", NO_PROVISIONER):
         bits[where] = BIND_CONFLICT

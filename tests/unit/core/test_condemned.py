@@ -7,7 +7,7 @@ import msgspec
 from scheduler.api_objects import PodDisruptionBudget
 from scheduler.core.condemned import UNCOUNTED_AT_MOST_S
 from tests.builders import make_pod
-from tests.unit.core.test_engine_preemption import Cluster, budget, high, low, node, uid, victims
+from tests.unit.core.evicting import Cluster, budget, high, low, node, uid, victims
 
 
 def burst() -> Cluster:

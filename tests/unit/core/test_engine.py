@@ -2,63 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from scheduler.core.engine import Decision, Engine, Verdict
-from scheduler.core.plugin import FilterPlugin, FilterResult, Wake, passes, rejects
+from scheduler.api import ObjectMeta
+from scheduler.api_objects import Service
+from scheduler.core.engine import Verdict
+from scheduler.core.plugin import FilterPlugin, FilterResult, ObjectChange, Wake, passes, rejects
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile
-from scheduler.core.queue import Place
-from scheduler.core.waking import WAKE_SLICE_S
 from scheduler.quantity import QuantityError
-from tests.builders import Clock, NodeBuilder, PodBuilder, make_engine, make_node, make_pod
-
-
-class Cluster:
-    """An engine in virtual time."""
-
-    def __init__(self, *profiles: Profile) -> None:
-        self.clock = Clock()
-        self.engine: Engine = make_engine(self.clock, *profiles)
-
-    def nodes(self, *nodes: NodeBuilder) -> None:
-        for node in nodes:
-            self.engine.upsert_node(node.obj())
-
-    def pods(self, *pods: PodBuilder) -> None:
-        for pod in pods:
-            self.engine.upsert_pod(pod.obj())
-
-    def decide(self) -> Decision:
-        decision = self.engine.decide()
-        assert decision is not None
-        return decision
-
-    def wakes(self) -> bool:
-        """Whether a pod is due now."""
-        self.clock.advance(60)
-        decision = self.engine.decide()
-        return decision is not None
-
-    @property
-    def places(self) -> dict[str, Place]:
-        return {queued.info.pod.metadata.name: queued.place for queued in self.engine.queue}
-
-
-SMALL = "default/small"
-
-
-def small_pod(name: str = "small") -> PodBuilder:
-    return make_pod(name).req(cpu="1", memory="1Gi")
-
-
-def full_node(name: str = "n") -> NodeBuilder:
-    return make_node(name).allocatable(cpu="500m")
+from tests.builders import make_node, make_pod
+from tests.unit.core.deciding import Cluster, small_pod
 
 
 def test_a_placed_pod_is_assumed_at_once() -> None:
@@ -212,157 +169,6 @@ def test_a_terminating_pod_holds_its_room_until_it_is_gone() -> None:
     assert cluster.wakes()
 
 
-# ---- waking
-
-Action = Callable[[Cluster], object]
-
-WAKING: dict[str, Action] = {
-    "a new node": lambda c: c.nodes(make_node("other")),
-    "a larger node": lambda c: c.nodes(make_node("n").allocatable(cpu="5")),
-    "a pod that finished": lambda c: c.pods(make_pod("big").req(cpu="4").on("n").phase("Succeeded")),
-    "a pod that was deleted": lambda c: c.engine.remove_pod("uid-of-default/big"),
-    "a pod that shrank": lambda c: c.pods(make_pod("big").req(cpu="2").on("n")),
-}
-NOT_WAKING: dict[str, Action] = {
-    "a heartbeat": lambda c: c.nodes(make_node("n").annotations(beat="2")),
-    "labels": lambda c: c.nodes(make_node("n").labels({"zone": "a"})),
-    "a new node that is too small": lambda c: c.nodes(full_node("other")),
-    "a pod that shrank too little": lambda c: c.pods(make_pod("big").req(cpu="3500m").on("n")),
-    "another pod that waits": lambda c: c.pods(make_pod("gated").gated()),
-    "a node that left": lambda c: c.engine.remove_node("n"),
-}
-
-
-@pytest.mark.parametrize("what", [*WAKING, *NOT_WAKING])
-def test_only_what_can_help_wakes(what: str) -> None:
-    cluster = Cluster()
-    cluster.nodes(make_node("n"))
-    cluster.pods(make_pod("big").req(cpu="4").on("n"), small_pod())
-    assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
-    {**WAKING, **NOT_WAKING}[what](cluster)
-    assert cluster.wakes() == (what in WAKING)
-
-
-@pytest.mark.parametrize(
-    ("rejected", "node", "helped"),
-    [
-        (small_pod(), make_node("n").cordoned(), make_node("n")),
-        (small_pod(), make_node("n").taint("t"), make_node("n")),
-        (small_pod(), make_node("n").taint("t"), make_node("n").taint("t", effect="PreferNoSchedule")),
-        (small_pod().selector({"zone": "a"}), make_node("n"), make_node("n").labels({"zone": "a"})),
-        (small_pod(), make_node("n").allocatable(pods="0"), make_node("n")),
-        (small_pod(), make_node("n").without("memory"), make_node("n")),
-    ],
-)
-def test_every_filter_is_helped_by_what_it_waits_for(
-    rejected: PodBuilder, node: NodeBuilder, helped: NodeBuilder
-) -> None:
-    cluster = Cluster()
-    cluster.nodes(node)
-    cluster.pods(rejected)
-    assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
-    cluster.nodes(helped)
-    assert cluster.wakes()
-
-
-def test_a_host_port_that_became_free_wakes() -> None:
-    cluster = Cluster()
-    cluster.nodes(make_node("n"))
-    cluster.pods(make_pod("first").host_port(80), make_pod("second").host_port(80))
-    assert cluster.decide().node == "n"
-    assert cluster.decide().rejected_by == {"NodePorts"}
-    cluster.engine.bind_void("uid-of-default/first")
-    assert cluster.wakes()
-
-
-def test_a_second_reason_that_shows_is_waited_for_too() -> None:
-    """Cordoned at first: of what else is wrong with the node nothing has been said yet."""
-    cluster = Cluster()
-    cluster.nodes(make_node("n").cordoned())
-    cluster.pods(make_pod("big").req(cpu="4").on("n"), small_pod())
-    assert cluster.decide().rejected_by == {"NodeUnschedulable"}
-    cluster.nodes(make_node("n"))
-    assert not cluster.wakes()
-    cluster.engine.remove_pod("uid-of-default/big")
-    assert cluster.wakes()
-
-
-def test_waking_one_kind_leaves_the_other_asleep() -> None:
-    cluster = Cluster()
-    cluster.nodes(full_node())
-    cluster.pods(small_pod(), make_pod("large").req(cpu="8"))
-    assert {cluster.decide().verdict, cluster.decide().verdict} == {Verdict.UNSCHEDULABLE}
-    cluster.nodes(make_node("n"))
-    cluster.clock.advance(60)
-    cluster.engine.wake_helped()
-    assert cluster.places == {"small": Place.ACTIVE, "large": Place.UNSCHEDULABLE}
-
-
-def test_wake_checks_take_a_bounded_share_of_the_time() -> None:
-    cluster = Cluster()
-    cluster.nodes(full_node())
-    cluster.pods(small_pod())
-    cluster.decide()
-    checks = []
-
-    def slow(pod: PodInfo, rows: Any) -> frozenset[str]:
-        checks.append(cluster.clock())
-        cluster.clock.advance(1)
-        return frozenset()
-
-    cycle: Any = cluster.engine.cycles["wholepod"]
-    cycle.rejected_by = slow
-    for i in range(100):
-        cluster.nodes(full_node().allocatable(cpu=f"{i}m"))
-        cluster.engine.wake_helped()
-        cluster.clock.advance(0.1)
-    assert [later - earlier >= 4 for earlier, later in pairwise(checks)] == [True] * 3
-    due = cluster.engine.next_due()
-    assert due is not None
-    assert due <= cluster.clock() + 4
-
-
-def test_a_wake_check_of_many_kinds_is_done_in_slices() -> None:
-    cluster = Cluster()
-    cluster.nodes(make_node("n").allocatable(pods="0"))
-    kinds = 10
-    cluster.pods(*(make_pod(f"p{i}").req(cpu=f"{i + 1}m") for i in range(kinds)))
-    while cluster.engine.decide() is not None:
-        pass
-    cycle: Any = cluster.engine.cycles["wholepod"]
-    check = cycle.rejected_by
-
-    def slow(pod: PodInfo, rows: Any) -> frozenset[str] | None:
-        cluster.clock.advance(WAKE_SLICE_S / 2)
-        answer: frozenset[str] | None = check(pod, rows)
-        return answer
-
-    cycle.rejected_by = slow
-    cluster.nodes(make_node("n"))
-    cluster.engine.remove_pod("uid-of-default/p3")
-    woken: list[int] = []
-    while sum(woken) < kinds - 1:
-        due = cluster.engine.next_due()
-        assert due is not None
-        cluster.clock.now = max(due, cluster.clock.now)
-        woken.append(cluster.engine.wake_helped())
-    assert max(woken) <= 3
-    assert cluster.engine.queue.unschedulable_kinds() == []
-
-
-def test_next_due() -> None:
-    cluster = Cluster()
-    assert cluster.engine.next_due() is None
-    cluster.pods(small_pod())
-    assert cluster.engine.next_due() == cluster.clock()
-    cluster.decide()
-    due = cluster.engine.next_due()
-    assert due is not None
-    assert due > cluster.clock()
-    cluster.nodes(make_node("n"))
-    assert cluster.engine.next_due() == cluster.clock()
-
-
 # ---- plugins that fail
 
 
@@ -411,6 +217,52 @@ def test_a_plugin_that_fails_in_a_wake_check_is_no_more_than_that(moody: Cluster
     moody.nodes(make_node("m"))
     moody.clock.advance(60)
     assert moody.decide().verdict is Verdict.ERROR
+
+
+class Confused(FilterPlugin):
+    """Rejects all nodes, and fails at what it is told to."""
+
+    name = "Confused"
+    reads = ()
+    row_local = False
+    wakes_on = Wake.WORKLOAD
+    broken: ClassVar[str] = ""
+
+    def context(self, pod: PodInfo, nodes: Any) -> tuple[str]:
+        if self.broken == "context":
+            raise RuntimeError("bad day")
+        return ("the same for all",)
+
+    def may_help(self, pod: PodInfo, change: ObjectChange) -> bool:
+        raise RuntimeError("bad day")
+
+    def reasons(self, pod: PodInfo) -> tuple[str, ...]:
+        return ("node(s) were not liked",)
+
+    def filter(self, pod: PodInfo, nodes: Any) -> FilterResult:
+        if self.broken == "filter":
+            raise RuntimeError("bad day")
+        return rejects(np.ones(nodes.count, np.bool_), unresolvable=True)
+
+
+@pytest.mark.parametrize(
+    ("event", "broken"), [("object", "context"), ("object", "filter"), ("update", "context")]
+)
+def test_a_plugin_that_fails_on_the_way_to_a_wake_check_is_no_more_either(
+    monkeypatch: pytest.MonkeyPatch, event: str, broken: str
+) -> None:
+    cluster = Cluster(Profile("wholepod", [Confused()], []))
+    cluster.nodes(make_node("n"))
+    cluster.pods(make_pod("p"), make_pod("q"))
+    for _ in range(2):
+        assert cluster.decide().verdict is Verdict.UNSCHEDULABLE
+    monkeypatch.setattr(Confused, "broken", broken)
+    cluster.clock.advance(60)
+    if event == "object":
+        cluster.engine.upsert_object(Service(ObjectMeta(name="s", namespace="default")))
+    else:
+        cluster.pods(make_pod("p").labels(app="a"))
+    assert cluster.decide().verdict is Verdict.ERROR
 
 
 class Choosy(FilterPlugin):

@@ -1,87 +1,28 @@
-"""Preemption and nominated pods, as the engine's calls show them."""
+"""Preemption, as the engine's calls show it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from typing import Any
 
+import msgspec
 import pytest
 
-from scheduler.api import LabelSelector, ObjectMeta
-from scheduler.api_objects import LabelSelectorSpec, PodDisruptionBudget, PodDisruptionBudgetStatus
-from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.api import ObjectMeta
+from scheduler.core.engine import Verdict
 from scheduler.core.queue import Place
-from tests.builders import Clock, NodeBuilder, PodBuilder, make_engine, make_node, make_pod, make_profile
-
-REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-FOUND = "found a potential placement for pod on node"
-
-
-class Cluster:
-    """An engine in virtual time, and the API objects that it was shown."""
-
-    def __init__(self, **profile: Any) -> None:
-        self.clock = Clock()
-        self.engine: Engine = make_engine(self.clock, make_profile(**profile))
-
-    def nodes(self, *nodes: NodeBuilder) -> None:
-        for node in nodes:
-            self.engine.upsert_node(node.obj())
-
-    def pods(self, *pods: PodBuilder) -> None:
-        for pod in pods:
-            self.engine.upsert_pod(pod.obj())
-
-    def decide(self) -> Decision:
-        decision = self.engine.decide()
-        assert decision is not None
-        return decision
-
-    def decide_later(self) -> Decision | None:
-        self.clock.advance(60)
-        return self.engine.decide()
-
-    def gone(self, *names: str) -> None:
-        for name in names:
-            self.engine.remove_pod(uid(name))
-
-    def place_of(self, name: str) -> Place | None:
-        queued = self.engine.queue.get(uid(name))
-        return queued.place if queued is not None else None
-
-    def nominated_to(self, name: str) -> str | None:
-        return self.engine.state.nominations.node_of(uid(name))
-
-
-def uid(name: str) -> str:
-    return f"uid-of-default/{name}"
-
-
-def node(name: str = "n") -> NodeBuilder:
-    return make_node(name).allocatable(cpu="4")
-
-
-def low(name: str, on: str = "n", cpu: str = "2", priority: int = 0) -> PodBuilder:
-    return make_pod(name).req(cpu=cpu).priority(priority).on(on)
-
-
-def high(name: str = "high", cpu: str = "2", priority: int = 10) -> PodBuilder:
-    return make_pod(name).req(cpu=cpu).priority(priority)
-
-
-def victims(decision: Decision) -> list[str]:
-    assert decision.preemption is not None, decision.message
-    return [victim.pod.metadata.name for victim in decision.preemption.victims]
-
-
-def budget(allowed: int, *, disrupted: Iterable[str] = (), **labels: str) -> PodDisruptionBudget:
-    return PodDisruptionBudget(
-        metadata=ObjectMeta(name="budget", namespace="default"),
-        spec=LabelSelectorSpec(LabelSelector(match_labels=labels)),
-        status=PodDisruptionBudgetStatus(allowed, dict.fromkeys(disrupted, "2026-01-01T00:00:00Z")),
-    )
-
+from tests.builders import PodBuilder, make_pod
+from tests.unit.core.evicting import (
+    FOUND,
+    REQUIRED,
+    Cluster,
+    budget,
+    high,
+    low,
+    node,
+    preempting,
+    uid,
+    victims,
+)
 
 # ---- who has to go
 
@@ -265,15 +206,6 @@ def test_a_start_that_becomes_known_counts() -> None:
 # ---- while it is carried out
 
 
-def preempting() -> Cluster:
-    """One preemption under way: `high` for `a` on `n`."""
-    cluster = Cluster()
-    cluster.nodes(node())
-    cluster.pods(low("a", cpu="4"), high())
-    assert victims(cluster.decide()) == ["a"]
-    return cluster
-
-
 def test_the_pod_is_not_tried_before_the_end_is_reported() -> None:
     cluster = preempting()
     cluster.gone("a")
@@ -303,6 +235,16 @@ def test_what_happens_elsewhere_meanwhile_is_not_missed() -> None:
     assert decision is not None
     assert decision.node == "new"
     assert cluster.nominated_to("high") is None
+
+
+def test_room_that_somebody_took_before_the_end_is_reported_is_made_again() -> None:
+    cluster = preempting()
+    cluster.pods(low("b", cpu="4"))
+    cluster.gone("a")
+    cluster.engine.preemption_done(uid("high"))
+    decision = cluster.decide_later()
+    assert decision is not None
+    assert victims(decision) == ["b"]
 
 
 def test_a_failed_preemption_is_tried_again() -> None:
@@ -352,160 +294,6 @@ def test_evictions_elsewhere_if_its_node_cannot_be_its_own_any_more() -> None:
     assert (decision.nominated_node, cluster.nominated_to("high")) == ("m", "m")
 
 
-# ---- nominations
-
-
-def test_its_room_is_kept_from_equals_and_lower_ones_but_not_from_higher_ones() -> None:
-    cluster = preempting()
-    cluster.gone("a")  # 4 free, 2 of them promised
-    cluster.pods(high("equal", cpu="3"), high("lower", cpu="3", priority=1))
-    for _ in range(2):
-        decision = cluster.decide()
-        assert (decision.node, decision.preemption) == (None, None)
-        assert decision.message.startswith("0/1 nodes are available: 1 Insufficient cpu. ")
-    cluster.pods(high("small", cpu="2"))
-    assert cluster.decide().node == "n"
-    cluster.gone("small")
-    cluster.pods(high("higher", cpu="3", priority=11))
-    assert cluster.decide().node == "n"
-
-
-def test_pods_that_made_way_are_woken_when_the_nomination_goes() -> None:
-    cluster = preempting()
-    cluster.gone("a")
-    cluster.pods(high("equal", cpu="3"))
-    assert cluster.decide().node is None
-    assert cluster.decide_later() is None
-    cluster.gone("high")
-    decision = cluster.decide()
-    assert (decision.pod.uid, decision.node) == (uid("equal"), "n")
-
-
-def test_each_of_many_preemptors_is_woken_by_its_own_victim() -> None:
-    cluster = Cluster()
-    cluster.nodes(*(node(f"n{i}") for i in range(4)))
-    cluster.pods(*(low(f"v{i}", f"n{i}", cpu="4") for i in range(4)), *(high(f"h{i}", "3") for i in range(4)))
-    chosen = {}
-    for _ in range(4):
-        decision = cluster.decide()
-        [chosen[decision.pod.uid]] = victims(decision)
-        cluster.engine.preemption_done(decision.pod.uid)
-    assert len(set(chosen.values())) == 4
-    assert cluster.decide_later() is None
-    for pod, victim in reversed(chosen.items()):
-        cluster.gone(victim)
-        decision = cluster.decide()
-        assert (decision.pod.uid, decision.node) == (pod, victim.replace("v", "n"))
-        assert cluster.decide_later() is None
-
-
-def test_pods_of_lower_priority_lose_their_nomination() -> None:
-    cluster = Cluster()
-    cluster.nodes(node())
-    cluster.pods(low("a", cpu="4"), high("middle", priority=5))
-    assert victims(cluster.decide()) == ["a"]
-    cluster.engine.preemption_done(uid("middle"))
-    cluster.pods(high("top", cpu="4"))
-    decision = cluster.decide()
-    assert decision.preemption is not None
-    assert [pod.uid for pod in decision.preemption.displaced] == [uid("middle")]
-    assert cluster.nominated_to("middle") is None
-    again = cluster.decide_later()
-    assert again is not None
-    assert (again.pod.uid, again.preemption) == (uid("middle"), None)
-
-
-def test_its_own_node_is_tried_first() -> None:
-    cluster = Cluster()
-    cluster.nodes(node("a"), node("b"), node("c"))
-    for name in "abc":
-        cluster.pods(high(f"to-{name}").status(nominatedNodeName=name))
-    assert {d.pod.uid: d.node for d in (cluster.decide() for _ in range(3))} == {
-        uid(f"to-{name}"): name for name in "abc"
-    }
-
-
-def test_somebody_elses_nomination_counts() -> None:
-    cluster = Cluster()
-    cluster.nodes(node())
-    cluster.pods(high("gated", cpu="4").gated().status(nominatedNodeName="n"), high())
-    assert cluster.decide().node is None
-    cluster.pods(high("gated", cpu="4").gated())  # taken back
-    decision = cluster.decide_later()
-    assert decision is not None
-    assert decision.node == "n"
-
-
-def test_a_nomination_is_cleared_when_nothing_helps() -> None:
-    cluster = Cluster()
-    cluster.nodes(node(), node("m"))
-    cluster.pods(low("a", cpu="4", priority=10), low("b", "m", cpu="4", priority=10))
-    cluster.pods(high().status(nominatedNodeName="n"))
-    decision = cluster.decide()
-    assert decision.nominated_node == ""
-    assert cluster.nominated_to("high") is None
-    cluster.pods(high().status(nominatedNodeName="n").labels(any="thing"))  # the watch is behind
-    assert cluster.nominated_to("high") is None
-    cluster.pods(high().status())
-    cluster.pods(high().status(nominatedNodeName="m"))  # news
-    assert cluster.nominated_to("high") == "m"
-
-
-def test_our_own_nomination_outlives_what_the_watch_has_not_heard_of() -> None:
-    cluster = preempting()
-    cluster.pods(high().status(conditions=[]))
-    assert cluster.nominated_to("high") == "n"
-    cluster.pods(high().status(nominatedNodeName="n"))
-    assert cluster.nominated_to("high") == "n"
-
-
-def test_a_nomination_goes_with_its_node() -> None:
-    cluster = preempting()
-    cluster.engine.remove_node("n")
-    assert cluster.nominated_to("high") is None
-
-
-def test_a_nomination_to_a_node_that_comes_later_counts() -> None:
-    cluster = Cluster()
-    cluster.nodes(node("m"))
-    cluster.pods(high("gated", cpu="4").gated().status(nominatedNodeName="n"))
-    cluster.pods(high("first", cpu="4"), high("second"))
-    assert cluster.decide().node == "m"
-    assert cluster.decide().node is None
-    cluster.nodes(node())
-    assert cluster.decide_later() is None
-    cluster.gone("gated")
-    decision = cluster.decide()
-    assert (decision.pod.uid, decision.node) == (uid("second"), "n")
-
-
-def test_bound_by_somebody_else_meanwhile() -> None:
-    cluster = preempting()
-    cluster.pods(high().on("elsewhere"))
-    assert cluster.nominated_to("high") is None
-    cluster.engine.preemption_done(uid("high"))
-    assert cluster.place_of("high") is None
-
-
-def test_affinity_must_not_count_on_a_nominated_pod() -> None:
-    cluster = Cluster()
-    cluster.nodes(node().labels({"zone": "z"}))
-    near = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}}
-    cluster.pods(high("friend").gated().labels(app="x").status(nominatedNodeName="n"))
-    cluster.pods(high().spec(affinity={"podAffinity": {REQUIRED: [near]}}))
-    decision = cluster.decide()
-    assert decision.message.startswith("0/1 nodes are available: 1 node(s) didn't match pod affinity rules.")
-
-
-def test_anti_affinity_does() -> None:
-    cluster = Cluster()
-    cluster.nodes(node("n").labels({"zone": "z"}), node("m").labels({"zone": "y"}))
-    apart = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}}
-    cluster.pods(high("rival", cpu="0").gated().labels(app="x").status(nominatedNodeName="n"))
-    cluster.pods(high(cpu="3").spec(affinity={"podAntiAffinity": {REQUIRED: [apart]}}))
-    assert cluster.decide().node == "m"
-
-
 def test_only_pods_of_lower_priority_have_to_go_however_long_it_goes_on() -> None:
     """What was noted of pods that are long gone must not be taken for that of others."""
     cluster = Cluster()
@@ -520,3 +308,39 @@ def test_only_pods_of_lower_priority_have_to_go_however_long_it_goes_on() -> Non
         cluster.pods(high(f"high-{i}", cpu="100m"))
         assert set(victims(cluster.decide())) <= set(go)
         cluster.gone(*stay, *go, f"high-{i}")
+
+
+def test_made_up_resources_that_are_forgotten_again() -> None:
+    """By the table, which has a limit to how many it keeps that nobody takes."""
+    cluster = Cluster()
+    cluster.nodes(node())
+
+    def come(count: int, prefix: str) -> list[str]:
+        names = [f"{prefix}{k}" for k in range(count)]
+        cluster.pods(*(make_pod(n).req({f"example.com/{n}": "1"}, cpu="10m").on("n") for n in names))
+        return names
+
+    made_up = come(100, "r")
+    cluster.pods(high("first", cpu="4"))
+    assert len(victims(cluster.decide())) == 100
+    cluster.gone("first", *made_up)
+    cluster.gone(*come(200, "s"))
+    cluster.gone(*come(60, "t"))
+    assert len(cluster.engine.state.nodes.resources) < 100
+    cluster.pods(low("a", cpu="4"), high("second", cpu="4"))
+    assert victims(cluster.decide()) == ["a"]
+
+
+def test_a_victim_is_charged_to_several_budgets_once() -> None:
+    cluster = Cluster()
+    cluster.nodes(node())
+    for name in ("one", "other"):
+        metadata = ObjectMeta(name=name, namespace="default", resource_version="1")
+        cluster.engine.upsert_object(msgspec.structs.replace(budget(2, app="a"), metadata=metadata))
+    cluster.pods(low("a", cpu="4", priority=1).labels(app="a"), high())
+    assert victims(cluster.decide()) == ["a"]
+    cluster.pods(low("b", cpu="1").labels(app="a"), high("higher", cpu="4", priority=20))
+    decision = cluster.decide()
+    assert victims(decision) == ["a", "b"]
+    assert decision.preemption is not None
+    assert decision.preemption.pdb_violations == 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scheduler.api_objects import ClusterObject, PersistentVolume
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.volumes.plan import SELECTED_NODE
 from scheduler.plugins.volume_binding import REASON_UNBOUND, REASONS
-from tests.builders import Clock, PodBuilder, make_engine
+from tests.builders import Clock, PodBuilder, make_engine, make_pod
 from tests.unit.plugins.storing import zoned
 from tests.unit.storage import (
     claim,
@@ -175,3 +177,43 @@ def test_a_pod_that_leaves_makes_room_for_volumes() -> None:
     clock.advance(60)
     engine.remove_pod("uid-of-default/p1")
     assert {decide(engine).node, decide(engine).node} == {"a"}
+
+
+def test_a_claim_in_use_is_free_once_the_node_of_its_user_is_gone() -> None:
+    clock = Clock()
+    exclusive = claim("c", volume="v", accessModes=["ReadWriteOncePod"])
+    engine = engine_with(exclusive, volume("v"), clock=clock)
+    engine.upsert_pod(with_claims("user", "c").on("a").obj())
+    assert decide(engine, with_claims("p", "c")).verdict is Verdict.UNSCHEDULABLE
+    clock.advance(60)
+    engine.remove_node("a")
+    assert decide(engine).node == "b"
+
+
+def test_pods_that_name_disks_themselves_are_looked_at_one_by_one() -> None:
+    clock, full = Clock(), dict[str, Any]({"cinder.csi.openstack.org": 0})
+    engine = engine_with(csi_node("a", **full), csi_node("b", **full), clock=clock)
+    for disk in "xy":
+        pod = with_claims(f"p-{disk}", cinder={"volumeID": disk})
+        assert decide(engine, pod).verdict is Verdict.UNSCHEDULABLE
+    clock.advance(60)
+    engine.upsert_pod(with_claims("by-hand", cinder={"volumeID": "y"}).on("b").obj())
+    assert engine.decide() is None
+    engine.upsert_object(csi_node("b"))
+    engine.upsert_object(csi_node("b", **full))
+    decision = decide(engine)
+    assert (decision.pod.name, decision.node) == ("default/p-y", "b")
+
+
+def test_a_plan_names_the_latest_version_of_a_claim() -> None:
+    """Its finalizer comes a moment after the claim, and with it a new resourceVersion."""
+    clock = Clock()
+    engine = engine_with(claim("c"), storage_class(provisioner="d"), clock=clock, a="a")
+    engine.upsert_pod(make_pod("there").host_port(80).on("a").obj())
+    assert decide(engine, with_claims("p", "c").host_port(80)).verdict is Verdict.UNSCHEDULABLE
+    engine.upsert_object(claim("c", version="2"))
+    clock.advance(60)
+    engine.remove_pod("uid-of-default/there")
+    plan = decide(engine).volumes
+    assert plan is not None
+    assert [p.claim.resource_version for p in plan.provisions] == ["2"]

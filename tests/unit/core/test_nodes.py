@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -283,3 +285,13 @@ def test_a_view_holds_just_its_rows(rows: Rows) -> None:
     assert view.named("c").tolist() == [row == 2 for row in expected]
     assert [(p, sum(ports.values())) for p, ports in view.ports()] == [(p, 1) for p in range(len(expected))]
     assert view.capacity.tolist()[0] == 6000, "of the cluster, not of the view"
+
+
+def test_a_sketch_is_gone_with_its_last_user() -> None:
+    table = table_of("n")
+    sketch = table.sketch()
+    assert sketch.cluster is table.cluster
+    left = weakref.ref(sketch)
+    del sketch
+    gc.collect()
+    assert left() is None

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import yaml
 
 from scheduler.kube.client import KubeClient
+from scheduler.kube.writer import WriterLimits
 from tests.unit.kube.api_server import ApiServer
+from tests.unit.kube.writing import Start, Writing
 
 # pytest-asyncio asks for the current loop before it sets its own. Without this line that makes a
 # loop (Python < 3.14) which nobody closes, and a ResourceWarning in whatever test is next.
@@ -60,3 +63,17 @@ def until() -> Until:
                 await asyncio.sleep(0.002)
 
     return wait
+
+
+@pytest_asyncio.fixture
+async def start(client: KubeClient) -> AsyncIterator[Start]:
+    """Makes writers at work, `start(**limits)`, and ends them."""
+    running: list[Writing] = []
+
+    def start_one(**limits: Any) -> Writing:
+        running.append(Writing(client, WriterLimits(**({"qps": 100_000.0, "burst": 1000} | limits))))
+        return running[-1]
+
+    yield start_one
+    for writing in running:
+        await writing.stop()
