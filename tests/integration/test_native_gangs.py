@@ -1,0 +1,57 @@
+"""Kubernetes' own PodGroups, which an API server serves when a gate and `--runtime-config` say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import ControlPlane
+from tests.cluster.api import pod_manifest
+from tests.cluster.assets import asked_minor
+from tests.integration.harness import Json, Scheduler
+from tests.integration.observer import Observer
+from tests.integration.workbench import Workbench
+
+GROUPS = "/apis/scheduling.k8s.io/v1beta1"
+
+pytestmark = pytest.mark.skipif(asked_minor() is not None, reason="v1beta1 is served since Kubernetes 1.37")
+
+
+def test_a_native_gang_is_bound_and_its_group_told(log: Path) -> None:
+    with (
+        ControlPlane(
+            controller_manager=False,
+            feature_gates={"GenericWorkload": True},
+            runtime_config={"scheduling.k8s.io/v1beta1": True},
+        ) as plane,
+        Observer(plane, "/api/v1/pods") as pods,
+        Observer(plane, "/apis/events.k8s.io/v1/events") as events,
+        Observer(plane, f"{GROUPS}/podgroups") as groups,
+        Scheduler("--leader-elect=false", kubeconfig=plane.kubeconfig, log=log),
+    ):
+        bench = Workbench(plane, pods, events)
+        bench.node("node", memory="2Gi")
+        group: Json = {
+            "apiVersion": "scheduling.k8s.io/v1beta1",
+            "kind": "PodGroup",
+            "metadata": {"name": "g", "namespace": bench.namespace},
+            "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}},
+        }
+        bench.api.create(group)
+        for name in ("a", "b"):
+            manifest = pod_manifest(
+                name, {"memory": "1Gi"}, namespace=bench.namespace, schedulingGroup={"podGroupName": "g"}
+            )
+            bench.api.create(manifest)
+        assert bench.wait_bound("a", "b") == ["node", "node"]
+
+        def told(seen: Mapping[str, Json]) -> Json | None:
+            for found in seen.values():
+                for condition in found.get("status", {}).get("conditions", ()):
+                    if (condition["type"], condition["status"]) == ("PodGroupInitiallyScheduled", "True"):
+                        return dict(condition)
+            return None
+
+        assert groups.wait(told, "the group is told")["reason"] == "Scheduled"
