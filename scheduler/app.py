@@ -96,6 +96,7 @@ class App:
         self._elector: LeaderElector | None = None
         self._leading = asyncio.Event()
         """We hold the lease, or need none."""
+        self._journal_seen = asyncio.Event()
         self._took_over = False
         """As leader, and knows what the leader before us did last."""
 
@@ -176,7 +177,8 @@ class App:
     async def _serve(self) -> None:
         """Runs all tasks until a signal comes or one of them fails."""
         tasks = [
-            *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors),
+            asyncio.create_task(self._watch_pods(), name="watch pods"),
+            *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors[1:]),
             asyncio.create_task(self._writer.run(), name="write"),
             *(
                 asyncio.create_task(self._watch_when_served(RESOURCES[kind], groups), name="watch groups")
@@ -220,6 +222,13 @@ class App:
 
     def _leads(self) -> bool:
         return self._took_over and (self._elector is None or self._elector.is_leader())
+
+    async def _watch_pods(self) -> None:
+        """Who waits for the lease follows them from the start, and lists them anew as leader. Who needs none
+        lists them once, after the journal was opened."""
+        if not self._configuration.leader_election.leader_elect:
+            await self._journal_seen.wait()
+        await self._pods.run()
 
     async def _watch_when_served(self, resource: Resource, groups: Reflector[Any]) -> None:
         await until_served(self._client, resource)
@@ -268,7 +277,9 @@ class App:
 
     async def _relist_pods(self) -> None:
         """What the leader before us bound last may not have reached our watch yet."""
-        self._pods.relist()
+        self._journal_seen.set()
+        if self._elector is not None or self._pods.synced:
+            self._pods.relist()
         while not all(reflector.synced for reflector in self._reflectors):
             self.loop.sync_changed.clear()
             await self.loop.sync_changed.wait()
