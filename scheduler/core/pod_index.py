@@ -19,6 +19,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.core.by_node import bump
 from scheduler.core.pod_info import PodInfo, Signature
 from scheduler.core.tally import Tally
 from scheduler.core.topology_rules import AffinityTerm, Who
@@ -124,7 +125,7 @@ class PodIndex:
             signed = group[pod.signature] = self._sign(pod.signature)
         for tally in signed.tallies.values():
             tally.add(row, sign)
-        if not _bump(signed.by_node, node, sign) and not signed.by_node:
+        if not bump(signed.by_node, node, sign) and not signed.by_node:
             del group[pod.signature]
             if not group:
                 del self._signed[pod.namespace]
@@ -284,7 +285,7 @@ class PodIndex:
                 self._carried_by_namespace.setdefault(namespace, {})[carried] = None
             self.version += 1
         carried.carriers += sign
-        _bump(carried.by_node, node, sign * weight)
+        bump(carried.by_node, node, sign * weight)
         tally = self._weights.get(carried)
         if tally is not None:
             tally.add(row, sign * weight)
@@ -302,15 +303,6 @@ class PodIndex:
             if not self._carried_by_namespace[namespace]:
                 del self._carried_by_namespace[namespace]
         self.version += 1
-
-
-def _bump(by_node: dict[str, int], node: str, amount: int) -> int:
-    left = by_node.get(node, 0) + amount
-    if left:
-        by_node[node] = left
-    else:
-        by_node.pop(node, None)
-    return left
 
 
 def _filed_under(term: AffinityTerm) -> tuple[str, ...]:

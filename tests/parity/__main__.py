@@ -32,7 +32,7 @@ REPORT = Path(__file__).parents[2] / "docs" / "reports" / "parity.md"
 @click.command(help=__doc__)
 @click.option("--pods", default=10_000, show_default=True, help="Random pods to count requests of.")
 @click.option("--clusters", default=20_000, show_default=True, help="Random clusters to decide in.")
-@click.option("--preemptions", default=10_000, show_default=True, help="Random clusters to preempt in.")
+@click.option("--preemptions", default=6_000, show_default=True, help="Random clusters to preempt in.")
 @click.option("--first", default=0, show_default=True, help="Number of the first case of each kind.")
 @click.option("--processes", default=os.cpu_count() or 1, help="[default: one for each CPU]")
 @click.option(

@@ -31,7 +31,8 @@ BATCH: dict[Family, int] = {"pods": 250, "clusters": 50, "preemptions": 50}
 KEPT = 10
 """Differing cases of which everything is kept: those of the lowest numbers."""
 BATCHES_A_PROCESS = 100
-"""A worker and its oracle end then, and new ones start: no leak can grow in a long run."""
+"""All workers and their oracles end then, and new ones start: no leak can grow in a long run. (Leaving
+that to the pool, by `max_tasks_per_child`, can hang it for ever: github.com/python/cpython/issues/115634.)"""
 
 
 @dataclass
@@ -69,19 +70,17 @@ def run(
     oracle_program()  # before the processes start, which would all want to build it
     total = Outcome()
     batches = [numbers[i : i + BATCH[family]] for i in range(0, len(numbers), BATCH[family])]
-    with ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        max_tasks_per_child=BATCHES_A_PROCESS,
-    ) as pool:
-        pending = [pool.submit(judge_batch, family, batch) for batch in batches]
-        try:
-            for done in as_completed(pending):
-                total.add(done.result())
-                on_progress(total)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for i in range(0, len(batches), processes * BATCHES_A_PROCESS):
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            some = batches[i : i + processes * BATCHES_A_PROCESS]
+            pending = [pool.submit(judge_batch, family, batch) for batch in some]
+            try:
+                for done in as_completed(pending):
+                    total.add(done.result())
+                    on_progress(total)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     return total
 
 

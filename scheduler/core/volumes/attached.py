@@ -22,6 +22,7 @@ from scheduler.api_objects import (
     StorageClass,
     VolumeAttachment,
 )
+from scheduler.core.by_node import bump
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.volumes.claims import Dependency, attachable_of
 from scheduler.core.volumes.pod_volumes import ClaimUse, DiskKey, PodVolumes
@@ -99,7 +100,7 @@ class AttachedVolumes:
         for disk in volumes.disks:
             for key in disk.keys:
                 by_node = self._disks.setdefault((key, disk.read_only), {})
-                if not _bump(by_node, node, sign) and not by_node:
+                if not bump(by_node, node, sign) and not by_node:
                     del self._disks[key, disk.read_only]
         for attachable in volumes.attached:
             self._count(attachable[:2], node, _POD, sign)
@@ -138,7 +139,7 @@ class AttachedVolumes:
         if holder is None:
             holder = self._holders[key] = _Holder()
             self._stale[key] = None
-        left = _bump(holder.by_node, node, sign)
+        left = bump(holder.by_node, node, sign)
         if holder.volume is not None:
             self._count(holder.volume, node, _slot(key), sign)
         if not left and not holder.by_node:
@@ -153,7 +154,7 @@ class AttachedVolumes:
         uses[slot] += amount
         if slot == _POD:
             with_pods = self._with_pods.setdefault(volume, {})
-            if not _bump(with_pods, node, amount) and not with_pods:
+            if not bump(with_pods, node, amount) and not with_pods:
                 del self._with_pods[volume]
         after = any(uses)
         if before != after:
@@ -222,12 +223,3 @@ class AttachedVolumes:
 
 def _slot(key: _Key) -> int:
     return _POD if isinstance(key, ClaimUse) else _ATTACHMENT
-
-
-def _bump(by_node: dict[str, int], node: str, amount: int) -> int:
-    left = by_node.get(node, 0) + amount
-    if left:
-        by_node[node] = left
-    else:
-        by_node.pop(node, None)
-    return left

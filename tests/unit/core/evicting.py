@@ -7,33 +7,20 @@ from typing import Any
 
 from scheduler.api import LabelSelector, ObjectMeta
 from scheduler.api_objects import LabelSelectorSpec, PodDisruptionBudget, PodDisruptionBudgetStatus
-from scheduler.core.engine import Decision, Engine
+from scheduler.core.engine import Decision
 from scheduler.core.queue import Place
-from tests.builders import Clock, NodeBuilder, PodBuilder, make_engine, make_node, make_pod, make_profile
+from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod, make_profile
+from tests.unit.core import deciding
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 FOUND = "found a potential placement for pod on node"
 
 
-class Cluster:
+class Cluster(deciding.Cluster):
     """An engine in virtual time, and the API objects that it was shown."""
 
     def __init__(self, **profile: Any) -> None:
-        self.clock = Clock()
-        self.engine: Engine = make_engine(self.clock, make_profile(**profile))
-
-    def nodes(self, *nodes: NodeBuilder) -> None:
-        for node in nodes:
-            self.engine.upsert_node(node.obj())
-
-    def pods(self, *pods: PodBuilder) -> None:
-        for pod in pods:
-            self.engine.upsert_pod(pod.obj())
-
-    def decide(self) -> Decision:
-        decision = self.engine.decide()
-        assert decision is not None
-        return decision
+        super().__init__(make_profile(**profile))
 
     def decide_later(self) -> Decision | None:
         self.clock.advance(60)
