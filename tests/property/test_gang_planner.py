@@ -149,7 +149,7 @@ def test_a_plan_is_found_if_there_is_one(
     check(engine, members, need, exists=exists)
 
 
-@settings(max_examples=3 * settings().max_examples)
+@settings(max_examples=max(200, settings().max_examples // 2))
 @given(clusters(nodes=(3, 4), memory=(2, 6)), st.lists(manifests(), min_size=5, max_size=6), st.data())
 def test_a_plan_for_more_members_is_found_if_there_is_one(
     engine: Engine, wanted: list[dict[str, Any]], data: st.DataObject
