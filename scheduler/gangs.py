@@ -102,6 +102,11 @@ class Gangs:
         gathered = [self._gathering] if self._gathering is not None else []
         return len(self._binding) + sum(len(b.members) for b in (*gathered, *self._batches.values()))
 
+    @property
+    def committing(self) -> frozenset[GangRef]:
+        """Gangs that are being bound, or whose members' volumes are made ready for it."""
+        return frozenset((*self._txns, *self._batches))
+
     def __contains__(self, uid: object) -> bool:
         return uid in self._binding or any(uid in batch.members for batch in self._unstarted())
 

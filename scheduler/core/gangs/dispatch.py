@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
@@ -90,6 +90,11 @@ class GangDispatch:
     def planning(self) -> bool:
         """Whether an attempt is under way; nobody else is decided meanwhile."""
         return self._attempt is not None
+
+    @property
+    def trying(self) -> Collection[str]:
+        """The waiting members that the attempt under way is for."""
+        return self._taken
 
     # ---- what the watch says
 
