@@ -23,6 +23,7 @@ from scheduler.core.gangs.book import Gang, GangBook
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
+from scheduler.core.gangs.min_resources import shortage
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.reservation import Reservations, Wanting
@@ -170,6 +171,11 @@ class GangDispatch:
                 self._queue.take(other)
                 taken[uid] = other
         options = self.book.options(gang)
+        short = shortage(gang, options, self._state) if self._lacks(gang) is not None else ""
+        if short:
+            self._taken = {}
+            self._settle(self._workspace.turned_away(pod, short) for pod in taken.values())
+            return True
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])

@@ -231,7 +231,7 @@ class Hoarding:
         holding = self._holdings.get(gang.ref) or Holding(gang, now + options.hold_timeout_s)
         holding.blocked = bool(outcomes)
         if not plan.found:
-            self._workspace.cost.infeasible[_NAME] += 1
+            self._workspace.infeasible(Strategy.HOARDING, planning)
             return outcomes
         new = {uid: Hold(pods[uid], node, now) for uid, node in plan.nodes.items()}
         bound = len(self._workspace.nodes_of(gang)) - len(holding.holds) - len(new)

@@ -139,7 +139,7 @@ class Optimistic:
             if member.info.uid not in nodes
         ]
         if not plan.found:
-            self._workspace.cost.infeasible[_NAME] += 1
+            self._workspace.infeasible(Strategy.OPTIMISTIC, planning)
         bound = len(self._workspace.nodes_of(gang)) - len(nodes)
         if nodes and bound + len(nodes) >= options.min_count:
             commit = None
