@@ -229,6 +229,8 @@ class Gangs:
         for placed in left:
             del self._binding[placed.uid]
             self._on_outcome(placed, Refused(ended.why or "the commit of its gang has ended"))
+        if ref is not None:
+            self._engine.gangs.commit_ended(ref)
 
     def on_unfinished(self, unfinished: Unfinished, /) -> None:
         """Its other members are planned like any that wait, and join the transaction."""
@@ -266,7 +268,7 @@ class Gangs:
             return
         committer, txn, commit = self._committer, self._txns.get(batch.ref), batch.commit
         if not batch.members:
-            del self._batches[batch.ref]
+            self._give_up(batch, "")
         elif committer is None:
             self._give_up(batch, self._why_not)
         elif txn is not None:
@@ -347,6 +349,8 @@ class Gangs:
             self._volumes.cancel(uid)
         for placed in batch.members.values():
             self._on_outcome(placed, Refused(why))
+        if batch.ref not in self._txns:
+            self._engine.gangs.commit_ended(batch.ref)
 
 
 def gang_key(pod: Pod) -> str | None:

@@ -81,6 +81,10 @@ class GangDispatch:
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._attempt: Attempt | None = None
+        self._planned: Gang | None = None
+        """Whom the attempt is for."""
+        self._terms: dict[GangRef, GangOptions] = {}
+        """What gangs asked for when they were planned last."""
         self._planning_for = ""
         """The strategy of the attempt."""
         self._taken: dict[str, QueuedPod] = {}
@@ -148,6 +152,13 @@ class GangDispatch:
         members = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
         self._queue.wake(members, "PodGroupChange")
 
+    def commit_ended(self, ref: GangRef) -> None:
+        """Its members are bound or planned again: from now on it is as it is described by now."""
+        self.book.thaw(ref)
+        gang = self.book.named(ref)
+        if gang is not None and self._has_new_terms(gang):
+            self.group_changed(ref)
+
     def groups_replaced(self) -> None:
         """Any may have changed."""
         for gang in list(self.book):
@@ -171,7 +182,7 @@ class GangDispatch:
                 self._queue.take(other)
                 taken[uid] = other
         options = self.book.options(gang)
-        short = shortage(gang, options, self._state) if self._lacks(gang) is not None else ""
+        short = shortage(gang, options, self._state)
         if short:
             self._taken = {}
             self._settle(self._workspace.turned_away(pod, short) for pod in taken.values())
@@ -179,6 +190,7 @@ class GangDispatch:
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
+        self._planned, self._terms[gang.ref] = gang, options
         self._planning_for = options.strategy.value
         self._attempt = self._strategies[options.strategy].attempt(gang, options, list(taken.values()))
         return True
@@ -197,8 +209,11 @@ class GangDispatch:
             try:
                 next(self._attempt)
             except StopIteration as end:
-                self._attempt, self._taken = None, {}
+                gang = self._planned
+                self._attempt, self._planned, self._taken = None, None, {}
                 self._settle(end.value)
+                if gang is not None:
+                    self._start_over_if_changed(gang)
                 return True
             if self._clock() >= until:
                 return False
@@ -207,7 +222,7 @@ class GangDispatch:
     def fail(self, message: str) -> None:
         """The attempt has ended in an error: all members are tried again after a backoff."""
         taken = self._taken
-        self._attempt, self._taken = None, {}
+        self._attempt, self._planned, self._taken = None, None, {}
         self._settle(MemberOutcome(pod, Placement(None, message), retry=True) for pod in taken.values())
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
@@ -279,8 +294,10 @@ class GangDispatch:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
         if not gang.members:
             self._incomplete.pop(gang.ref, None)
+            self._terms.pop(gang.ref, None)
             self._serve(gang.ref)
             return
+        self._start_over_if_changed(gang)
         incomplete = bool(self._why_incomplete(gang))
         uids: Iterable[str] = gang.members if incomplete != gang.incomplete or uid is None else (uid,)
         gang.incomplete = incomplete
@@ -315,6 +332,7 @@ class GangDispatch:
                 outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
             self.decided.append(outcome)
             if outcome.commit is not None:
+                self.book.freeze(outcome.commit.ref, self._terms.get(outcome.commit.ref))
                 self.accounts.commits(outcome.commit.ref)
                 self._serve(outcome.commit.ref)
             elif placement.node is None or outcome.tentative:
@@ -322,6 +340,23 @@ class GangDispatch:
                 if gang is not None:
                     self.reservations.waits(gang.ref, self.book.policy(gang))
                     self.accounts.refused(gang.ref)
+
+    def _has_new_terms(self, gang: Gang) -> bool:
+        """Whether it asks for anything else than when it was planned last."""
+        terms = self._terms.get(gang.ref)
+        try:
+            return terms is not None and self.book.options(gang) != terms
+        except GangError:
+            return True
+
+    def _start_over_if_changed(self, gang: Gang) -> None:
+        """What is held or claimed for other terms is given up. An attempt under way is made to its end."""
+        if gang is self._planned or not self._has_new_terms(gang):
+            return
+        del self._terms[gang.ref]
+        why = "what it asks for has changed"
+        self._settle(self.hoarding.give_up_all(gang.ref, why))
+        self._settle(self.optimistic.give_up_all(gang.ref, why))
 
     def _serve(self, ref: GangRef) -> None:
         for node in self.reservations.served(ref):
@@ -356,7 +391,7 @@ class GangDispatch:
         if self._attempt is not None:
             self._attempt.close()
         taken = self._taken
-        self._attempt, self._taken = None, {}
+        self._attempt, self._planned, self._taken = None, None, {}
         for uid, queued in taken.items():
             if self._queue.get(uid) is queued and queued.place is Place.IN_FLIGHT:
                 self._queue.activate(queued, "GangChanged")

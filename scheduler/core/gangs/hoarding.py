@@ -131,6 +131,11 @@ class Hoarding:
         holding = next((h for h in self._holdings.values() if uid in h.holds), None)
         return self._release(holding, why) if holding is not None else []
 
+    def give_up_all(self, ref: GangRef, why: str) -> list[MemberOutcome]:
+        """The same for a gang."""
+        holding = self._holdings.get(ref)
+        return self._release(holding, why) if holding is not None else []
+
     def give_way(
         self, info: PodInfo, key: Key, name: str, within: Within | None
     ) -> tuple[Placement | None, list[MemberOutcome]]:

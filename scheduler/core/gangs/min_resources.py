@@ -22,8 +22,9 @@ _MIB = 1 << 20
 
 
 def shortage(gang: Gang, options: GangOptions, state: ClusterState) -> str:
-    """What the gang's PodGroup asks for and the cluster has not; empty if there is room for it."""
-    if not options.min_resources:
+    """What the gang's PodGroup asks for and the cluster has not; empty if there is room for it, or all
+    members that it needs have places."""
+    if not options.min_resources or sum(uid in state.pods for uid in gang.members) >= options.min_count:
         return ""
     wanted = {**options.min_resources, PODS: options.min_count}
     lacking = _lacking(wanted, _free(state, wanted))

@@ -76,6 +76,17 @@ class Optimistic:
             if claims.pop(uid, None) is not None and not claims:
                 del self._claims[ref]
 
+    def give_up_all(self, ref: GangRef, why: str) -> list[MemberOutcome]:
+        """Ends the gang's claims; empty if it has none."""
+        claims = self._claims.pop(ref, None)
+        if claims is None:
+            return []
+        self._workspace.cost.rollbacks[_NAME] += 1
+        message = f"gang {ref} gave up its claims: {why}"
+        return [
+            MemberOutcome(claim.queued, Placement(None, message), retry=True) for claim in claims.values()
+        ]
+
     # ---- internals
 
     def _take_up(self, claims: dict[str, Claim], options: GangOptions) -> dict[str, str]:
