@@ -6,12 +6,12 @@ whether it waits or has a node, so that it is known at any time how many members
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from scheduler.core.gangs.commit import is_bound, shows_complete
-from scheduler.core.gangs.gang import GangOptions, OnMemberLoss, read_options
-from scheduler.core.gangs.ref import GangRef, gang_ref
+from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, OnMemberLoss, read_options
+from scheduler.core.gangs.ref import GangRef, Source, gang_ref
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
 
@@ -99,14 +99,20 @@ def _age(info: PodInfo) -> tuple[str, str]:
 class GangBook:
     """All gangs by what names them; one without members is forgotten."""
 
-    def __init__(self, cluster: ClusterObjects) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: ClusterObjects, policies: Mapping[str, GangPolicy]) -> None:
+        """`policies`: by schedulerName."""
+        self._cluster, self._policies = cluster, policies
         self._gangs: dict[GangRef, Gang] = {}
         self._gang_of: dict[str, Gang] = {}
         self.is_committing: Callable[[GangRef], bool] = lambda ref: False
         """Whether members of a gang are being bound; whoever binds them sets this."""
         self.is_settling: Callable[[GangRef], bool] = lambda ref: False
         """Whether a gang has lost members, and what becomes of it is not settled; set by who settles it."""
+        self._refused: dict[Source, str] = {}
+
+    def refuse(self, source: Source, why: str) -> None:
+        """Gangs that are described there can't be served; call it before the first decision."""
+        self._refused[source] = why
 
     def __iter__(self) -> Iterator[Gang]:
         return iter(self._gangs.values())
@@ -143,7 +149,9 @@ class GangBook:
 
     def options(self, gang: Gang) -> GangOptions:
         """What the gang asks for now. Raises GangError."""
-        return read_options(gang.ref, gang.oldest, self._cluster)
+        if gang.ref.source in self._refused:
+            raise GangError(self._refused[gang.ref.source])
+        return read_options(gang.ref, gang.oldest, self._cluster, self.policy(gang))
 
     def options_to_plan(self, gang: Gang) -> GangOptions:
         """The same, but that a gang that was complete once needs no more members together than it has
@@ -155,3 +163,7 @@ class GangBook:
         if bound >= options.min_count or not gang.shows_complete or self.is_committing(gang.ref):
             return options
         return replace(options, min_count=bound)
+
+    def policy(self, gang: Gang) -> GangPolicy:
+        """Of the profile that decides for its oldest member."""
+        return self._policies[gang.oldest.pod.spec.scheduler_name or ""]

@@ -116,7 +116,8 @@ class Short(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """Nothing more will happen: complete, or else `why` not, who was `deleted`, and who has to `stay` bound.
+    """Nothing more will happen: complete, or else `why` not, whether members that were or might have been
+    bound had to be `compensated` for, who of them was `deleted`, and who has to `stay` bound.
 
     Nothing was or will be sent about a member that has no outcome by now.
     """
@@ -125,6 +126,7 @@ class Ended(msgspec.Struct, frozen=True):
     why: str = ""
     deleted: tuple[Member, ...] = ()
     stay: tuple[Member, ...] = ()
+    compensated: bool = False
 
 
 Action = (

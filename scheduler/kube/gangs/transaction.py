@@ -338,4 +338,5 @@ class Transaction:
 
     def _end(self, *, complete: bool, why: str = "") -> Actions:
         self.phase = Phase.ENDED
-        return [Ended(complete, why, tuple(self._deleted), tuple(self._stay))]
+        compensated = self.entry.state == "compensating"
+        return [Ended(complete, why, tuple(self._deleted), tuple(self._stay), compensated)]

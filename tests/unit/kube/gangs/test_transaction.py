@@ -215,7 +215,7 @@ def test_compensation() -> None:
     assert one.deleted(A.uid) == []
     assert one.kept(ORPHAN.uid) == []
     assert one.deleted(C.uid) == [Remove()]
-    assert one.removed() == [Ended(False, "no room", (A, C), (ORPHAN,))]
+    assert one.removed() == [Ended(False, "no room", (A, C), (ORPHAN,), compensated=True)]
 
 
 def test_orphans_of_a_gang_that_has_agreed_are_deleted() -> None:
@@ -271,7 +271,8 @@ def test_the_deadline_counts_from_the_first_bind() -> None:
     one.touched(B.uid, "")
     one.touched(C.uid, "")
     one.deleted(A.uid)
-    assert one.removed() == [Ended(False, "1 of 3 members were bound within 60 s", (A,))]
+    why = "1 of 3 members were bound within 60 s"
+    assert one.removed() == [Ended(False, why, (A,), compensated=True)]
 
 
 def test_a_complete_gang_has_no_deadline() -> None:
