@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from scheduler.core.engine import Engine, Verdict
-from scheduler.core.gangs.reservation import LOOK_AGAIN_S, STARVATION_AFTER_S
+from scheduler.core.gangs.gang import GangPolicy
+from scheduler.core.gangs.reservation import LOOK_AGAIN_S
 from tests.builders import Clock, make_node, make_pod
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed
 
@@ -26,7 +27,7 @@ def starving(clock: Clock, strategy: str = "atomic") -> Engine:
     for name in ("a", "b"):
         engine.upsert_pod(member(name, strategy=strategy).obj())
     decide_all(engine)
-    clock.advance(STARVATION_AFTER_S)
+    clock.advance(GangPolicy().starvation_after_s)
     decide_all(engine)
     return engine
 
@@ -49,7 +50,7 @@ def test_room_that_comes_free_is_kept_until_it_is_enough(strategy: str) -> None:
         assert not any(name.startswith("s") for name in got)
     assert engine.gangs.reservations.nodes == frozenset()
     assert {p.info.pod.metadata.name for p in engine.state.pods.values()} >= {"a", "b"}
-    assert engine.gangs.cost.reserved_byte_seconds > 0 or strategy == "hoarding"
+    assert engine.gangs.cost.reserved_byte_seconds[strategy] > 0 or strategy == "hoarding"
 
 
 def test_the_rest_of_the_cluster_goes_on() -> None:
@@ -85,7 +86,7 @@ def test_nothing_is_kept_for_a_gang_that_would_not_even_fit_an_empty_cluster() -
     for name in ("a", "b"):
         engine.upsert_pod(member(name).obj())
     decide_all(engine)
-    clock.advance(STARVATION_AFTER_S)
+    clock.advance(GangPolicy().starvation_after_s)
     decide_all(engine)
     assert engine.gangs.reservations.nodes == frozenset()
     engine.upsert_node(make_node("n9").allocatable(memory="1Gi").obj())
