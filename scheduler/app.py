@@ -12,7 +12,6 @@ import gc
 import math
 import random
 import signal
-import ssl
 import time
 import uuid
 from collections.abc import Callable
@@ -20,11 +19,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.config import Configuration, ConfigurationError, Tls, split_address
+from scheduler.config import Configuration, ConfigurationError
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.queue import SchedulingQueue
@@ -52,8 +50,8 @@ from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
 from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
-from scheduler.observe.server import Server
 from scheduler.plugins.profiles import build_profile
+from scheduler.serving import serve_operators
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +125,7 @@ class App:
             leader_elect=election.leader_elect,
             lease_namespace=election.resource_namespace,
             lease_name=election.resource_name,
+            delegates_authorization=configuration.delegates_authorization,
         )
         await self._see_what_gangs_can_do()
         self._writer = Writer(
@@ -364,27 +363,18 @@ class App:
             self._leadership_lost.set_exception(LeadershipLost(f"leadership lost: {why}"))
 
     async def _start_server(self, stack: AsyncExitStack) -> int:
-        server = Server(
+        return await serve_operators(
+            stack,
+            self._client,
+            self._configuration,
             registry=self.metrics.registry,
             live={"ping": lambda: None, "scheduling-loop": self._check_loop},
             ready={
                 "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
                 **{f"{r.resource}-synced": _check_synced(r) for r in self._reflectors},
             },
-            configuration=msgspec.to_builtins(self._configuration),
             routes={"/debug/cache-check": self._cache_check, "/debug/gangs": self._list_gangs},
         )
-        address = self._configuration.bind_address
-        host, port = split_address(address)
-        try:
-            port = await server.start(host, port, _tls_context(self._configuration.tls))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {address}: {error.strerror or error}; "
-                "choose another --bind-address (port 0 picks a free one)"
-            ) from error
-        stack.push_async_callback(server.stop)
-        return port
 
     def _check_loop(self) -> str | None:
         idle_s = time.monotonic() - self.loop.last_turn_at
@@ -413,16 +403,3 @@ def _name_in(error: Exception) -> str:
 
 def _check_synced(reflector: Reflector[Any]) -> Callable[[], str | None]:
     return lambda: None if reflector.synced else f"the watch of {reflector.resource} is not in sync"
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext | None:
-    if not tls.cert_file:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"cannot use tls.certFile {tls.cert_file} with tls.keyFile {tls.key_file}: {error}"
-        ) from error
-    return context
