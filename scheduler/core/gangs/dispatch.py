@@ -10,11 +10,13 @@ to say. If one of the members itself changes, the attempt is dropped and made an
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
+from scheduler.core.gangs.accounts import GangAccounts
 from scheduler.core.gangs.atomic import Atomic
 from scheduler.core.gangs.attempt import GangStrategy, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang, GangBook
@@ -48,6 +50,7 @@ class GangDispatch:
         on_freed: Callable[[str], None],
         on_released: Callable[[str, PodInfo], None],
         on_asleep: Callable[[str, Iterable[str]], None],
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         """`on_freed`: called with the name of a node that others may use again. `on_released`: the same, if
         it was this pod's hold that kept it, or volumes, from them. `on_asleep`: with the name
@@ -55,6 +58,7 @@ class GangDispatch:
         self._state, self._queue, self._clock = state, queue, clock
         self.book = GangBook(state.nodes.cluster)
         self.cost = GangCost()
+        self.accounts = GangAccounts(self.book, state, queue, cycles, self.cost, clock)
         workspace = Workspace(
             state,
             Rooms(state),
@@ -72,7 +76,7 @@ class GangDispatch:
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
         self._workspace = workspace
-        self._on_freed, self._on_asleep = on_freed, on_asleep
+        self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._runs = Runs()
         self._incomplete: dict[GangRef, float] = {}
@@ -96,8 +100,10 @@ class GangDispatch:
         before = known.members.get(info.uid) if known is not None else None
         gang = self.book.upsert(info)
         if known is not None and known is not gang:
+            self.accounts.remove(known, info.uid)
             self._review(known)
         if gang is not None:
+            self.accounts.upsert(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
         queued = self._queue.get(info.uid)
@@ -116,6 +122,7 @@ class GangDispatch:
         gang = self.book.remove(uid)
         if gang is None:
             return
+        self.accounts.remove(gang, uid)
         self._drop(uid)
         self._drop_attempt(uid)
         self._workspace.rooms.hand_over(uid)
@@ -130,6 +137,7 @@ class GangDispatch:
         gang = self.book.named(ref)
         if gang is None:
             return
+        self.accounts.changed(gang)
         self._review(gang)
         members = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
         self._queue.wake(members, "PodGroupChange")
@@ -168,23 +176,31 @@ class GangDispatch:
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
         strategy = self._strategies[options.strategy]
         attempt = strategy.attempt(gang, options, list(taken.values()))
-        self._runs.add(Run(gang, attempt, taken, taken.keys() | tentative, strategy.beside))
+        concerns = taken.keys() | tentative
+        self._runs.add(Run(gang, options.strategy, attempt, taken, concerns, strategy.beside))
         return True
 
     def work(self, until: float) -> bool:
         """Goes on with the attempt until the clock says `until`; returns whether that is its end. The
         outcomes are then in `decided`."""
-        run = self._runs.current
-        while run is not None:
+        run, began = self._runs.current, self._cpu_clock()
+        if run is None:
+            return True
+        try:
+            return self._work(run, until)
+        finally:
+            self.cost.planning_cpu_s[run.strategy.value] += self._cpu_clock() - began
+
+    def _work(self, run: Run, until: float) -> bool:
+        while True:
             try:
                 beside = next(run.attempt)
             except StopIteration as end:
                 self._end(run, end.value)
-                break
+                return True
             self._runs.turns(run, beside=bool(beside))
             if self._clock() >= until:
                 return False
-        return True
 
     def fail(self, message: str) -> None:
         """The attempt has ended in an error: all members are tried again after a backoff."""
@@ -215,6 +231,7 @@ class GangDispatch:
             self._settle(self.hoarding.expired())
         for node in self.reservations.look():
             self._on_freed(node)
+        self.accounts.look()
 
     def next_decided(self) -> MemberOutcome | None:
         """The next outcome that has not been handed out, of a member that still waits."""
@@ -242,7 +259,7 @@ class GangDispatch:
     def next_due(self) -> float | None:
         """When `untold` or `expire` may have something to do."""
         times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
-        others = (self.hoarding.next_due(), self.reservations.next_due())
+        others = (self.hoarding.next_due(), self.reservations.next_due(), self.accounts.next_due())
         return min([*times, *(time for time in others if time is not None)], default=None)
 
     # ---- internals
@@ -297,11 +314,13 @@ class GangDispatch:
                 outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
             self.decided.append(outcome)
             if outcome.commit is not None:
+                self.accounts.commits(outcome.commit.ref)
                 self._serve(outcome.commit.ref)
             elif placement.node is None or outcome.tentative:
                 gang = self.book.of(queued.info.uid)
                 if gang is not None:
                     self.reservations.waits(gang.ref)
+                    self.accounts.refused(gang.ref)
 
     def _serve(self, ref: GangRef) -> None:
         for node in self.reservations.served(ref):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from scheduler.core.gangs.attempt import Attempt
 from scheduler.core.gangs.book import Gang
+from scheduler.core.gangs.gang import Strategy
 from scheduler.core.queue import QueuedPod
 
 
@@ -19,6 +20,7 @@ class Run:
     """An attempt under way."""
 
     gang: Gang
+    strategy: Strategy
     attempt: Attempt
     taken: dict[str, QueuedPod]
     """The members that it was given."""
