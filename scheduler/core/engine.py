@@ -56,7 +56,9 @@ class Engine:
             p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
         }
         self._plan_after = clock()
-        """When planning beside others' decisions may go on though these wait."""
+        """When planning beside others' decisions may go on though these wait, """
+        self._others_turn = False
+        """and whether they have to be asked first in any case."""
         self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
         """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
@@ -215,8 +217,11 @@ class Engine:
         outcome = self.gangs.next_decided()
         if outcome is not None:
             return self._member_decision(outcome)
-        if self.gangs.planning_alone or (self.gangs.planning and self._clock() >= self._plan_after):
+        if self.gangs.planning_alone or (
+            self.gangs.planning and not self._others_turn and self._clock() >= self._plan_after
+        ):
             return self._plan_on()
+        self._others_turn = False
         for waiting, why in self.gangs.untold():
             return self._decision(waiting, Verdict.WAITING, Placement(None, why))
         self.wake_helped()
@@ -316,7 +321,7 @@ class Engine:
             ended = True
         if ended:
             self._waking.recall(go_on=self.gangs.planning)
-        self._plan_after = self._clock() + slice_s
+        self._plan_after, self._others_turn = self._clock() + slice_s, True
         outcome = self.gangs.next_decided()
         return self._member_decision(outcome) if outcome is not None else None
 

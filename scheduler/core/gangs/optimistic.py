@@ -55,6 +55,8 @@ class _Transaction:
     pods: dict[str, QueuedPod]
     claims: dict[str, Claim]
     live: ClusterState
+    lost: bool = False
+    """Whether others have taken the room of any of the claims."""
 
 
 class Optimistic:
@@ -92,11 +94,13 @@ class Optimistic:
                 outcomes = yield from self._alone(transaction)
             done = True
         finally:
-            kept = {uid: c for uid, c in transaction.claims.items() if uid in gang.members}
+            kept = {uid: claim for uid, claim in claims.items() if uid in gang.members}
             if kept and not done:  # the attempt is made again
                 self._claims[gang.ref] = kept
             if not self._conflicts[gang.ref]:
                 del self._conflicts[gang.ref]
+        if transaction.lost:
+            self._live.cost.conflicts[_NAME] += 1
         return outcomes
 
     def drop(self, uid: str) -> None:
@@ -232,8 +236,7 @@ class _Placing:
         workspace, transaction = self._workspace, self._transaction
         gang, options, pods = transaction.gang, transaction.options, transaction.pods
         good = yield from self._take_up()
-        if len(good) < len(transaction.claims):
-            workspace.cost.conflicts[_NAME] += 1
+        transaction.lost |= len(good) < len(transaction.claims)
         transaction.claims = {uid: claim for uid, claim in transaction.claims.items() if uid in good}
         rest = [pod for uid, pod in pods.items() if uid not in good]
         self.planning = workspace.planning(gang, options, rest, need=1)
