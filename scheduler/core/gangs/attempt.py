@@ -16,7 +16,7 @@ from scheduler.core.cycle import Cycle
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.cost import GangCost
-from scheduler.core.gangs.gang import GangOptions
+from scheduler.core.gangs.gang import GangOptions, GangPolicy
 from scheduler.core.gangs.planning import GangPlanning
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rooms import Member, Rooms
@@ -74,6 +74,8 @@ class Workspace:
     cycles: Mapping[str, Cycle]
     clock: Callable[[], float]
     cost: GangCost
+    policy: Callable[[Gang], GangPolicy]
+    """Of the gang's profile."""
     exists: Callable[[GangRef], bool]
     """Whether a gang has members."""
     on_released: Callable[[str, PodInfo], None]
@@ -84,8 +86,9 @@ class Workspace:
         return Member(queued.info, key, self.cycles[name])
 
     def nodes_of(self, gang: Gang) -> list[str]:
-        """Of its members that are assumed or bound."""
-        return [self.state.pods[uid].node for uid in gang.members if uid in self.state.pods]
+        """Of its members that are assumed or bound, and not leaving."""
+        pods = self.state.pods
+        return [pods[uid].node for uid in gang.members if uid in pods and gang.stays(uid)]
 
     def planning(
         self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int

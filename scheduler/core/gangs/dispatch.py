@@ -36,6 +36,9 @@ from scheduler.core.state import ClusterState
 TELL_AFTER_S = 5.0
 """Members mostly come within moments of each other; what is still incomplete then is worth a word."""
 
+_TRIED = (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE)
+"""Where members wait that could be placed."""
+
 
 class GangDispatch:
     """Works on the engine's own state and queue."""
@@ -56,7 +59,8 @@ class GangDispatch:
         it was this pod's hold that kept it, or volumes, from them. `on_asleep`: with the name
         of a profile and of plugins that have rejected, or may be about to reject, one of its pods."""
         self._state, self._queue, self._clock = state, queue, clock
-        self.book = GangBook(state.nodes.cluster)
+        policies = {name: cycle.profile.gangs for name, cycle in cycles.items()}
+        self.book = GangBook(state.nodes.cluster, policies)
         self.cost = GangCost()
         self.accounts = GangAccounts(self.book, state, queue, cycles, self.cost, clock)
         workspace = Workspace(
@@ -65,6 +69,7 @@ class GangDispatch:
             cycles,
             clock,
             self.cost,
+            policy=self.book.policy,
             exists=lambda ref: self.book.named(ref) is not None,
             on_released=on_released,
         )
@@ -81,6 +86,8 @@ class GangDispatch:
         self._runs = Runs()
         self._incomplete: dict[GangRef, float] = {}
         """Gangs whose members have not been told what is missing → since when it is."""
+        self._first: deque[GangRef] = deque()
+        """Gangs that are tried before all others, once."""
 
     @property
     def planning(self) -> bool:
@@ -91,6 +98,10 @@ class GangDispatch:
     def planning_alone(self) -> bool:
         """Whether an attempt is under way that nobody else may be decided beside."""
         return self._runs.alone is not None
+
+    def is_trying(self, uid: str) -> bool:
+        """Whether an attempt is under way for the waiting member."""
+        return self._runs.trying(uid)
 
     # ---- what the watch says
 
@@ -149,6 +160,20 @@ class GangDispatch:
 
     # ---- decisions
 
+    def put_first(self, ref: GangRef) -> None:
+        """The gang is tried before all others: it is bound in part."""
+        self._first.append(ref)
+
+    def next_first(self) -> QueuedPod | None:
+        """A waiting member of the next of these gangs, handed out as by the queue."""
+        while self._first:
+            gang = self.book.named(self._first.popleft())
+            for queued in map(self._queue.get, gang.members if gang is not None else ()):
+                if queued is not None and queued.place in _TRIED:
+                    self._queue.take(queued)
+                    return queued
+        return None
+
     def begin(self, queued: QueuedPod) -> bool:
         """Begins an attempt if the pod, which the queue has just handed out, is a member of a gang."""
         gang = self.book.of(queued.info.uid)
@@ -165,12 +190,12 @@ class GangDispatch:
         taken, tentative = {queued.info.uid: queued}, set[str]()
         for uid in gang.members:
             other = self._queue.get(uid)
-            if other is not None and other.place in (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE):
+            if other is not None and other.place in _TRIED:
                 self._queue.take(other)
                 taken[uid] = other
             elif other is not None and other.place is Place.TENTATIVE:
                 tentative.add(uid)
-        options = self.book.options(gang)
+        options = self.book.options_to_plan(gang)
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
@@ -267,9 +292,11 @@ class GangDispatch:
     def _why_incomplete(self, gang: Gang) -> str:
         """Why nothing can be tried yet; empty when it can."""
         try:
-            options = self.book.options(gang)
+            options = self.book.options_to_plan(gang)
         except GangError as error:
             return str(error)
+        if self.book.is_settling(gang.ref):
+            return f"gang {gang.ref} has lost members; it may be started anew"
         if self._strategies[options.strategy].wants(gang.existing, options):
             return ""
         return f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
@@ -319,7 +346,7 @@ class GangDispatch:
             elif placement.node is None or outcome.tentative:
                 gang = self.book.of(queued.info.uid)
                 if gang is not None:
-                    self.reservations.waits(gang.ref)
+                    self.reservations.waits(gang.ref, self.book.policy(gang))
                     self.accounts.refused(gang.ref)
 
     def _serve(self, ref: GangRef) -> None:
@@ -331,7 +358,7 @@ class GangDispatch:
         if not gang.members:
             return None
         try:
-            options = self.book.options(gang)
+            options = self.book.options_to_plan(gang)
         except GangError:
             return None
         lacking = options.min_count - len(self._workspace.nodes_of(gang))

@@ -21,6 +21,8 @@ STRATEGY = "wholepod.io/strategy"
 TOPOLOGY_KEY = "wholepod.io/topology-key"
 HOLD_TIMEOUT = "wholepod.io/hold-timeout"
 CONFLICT_MODE = "wholepod.io/conflict-mode"
+ON_MEMBER_LOSS = "wholepod.io/on-member-loss"
+DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
 
 
 class Strategy(Enum):
@@ -43,6 +45,39 @@ class ConflictMode(Enum):
     """Anything on the node has changed."""
 
 
+class OnMemberLoss(Enum):
+    """What becomes of a gang that was complete, when so many members are lost that too few are bound."""
+
+    REPLACE = "replace"
+    """New members are placed one by one beside the others, as they come."""
+    RESTART = "restart"
+    """The others are deleted, too, and the gang starts anew as a whole."""
+    KEEP = "keep"
+    """The others stay. New members are placed when they make the gang complete again, together."""
+
+
+@dataclass(frozen=True, slots=True)
+class GangPolicy:
+    """What a profile lets its gangs ask for, and what it does for them."""
+
+    profile: str = ""
+    """Its schedulerName."""
+    strategies: tuple[Strategy, ...] = tuple(Strategy)
+    default_strategy: Strategy = Strategy.ATOMIC
+    max_hold_timeout_s: float = 3600.0
+    """Longer ones are cut: a hold that ends earlier is only planned again."""
+    max_held_by_namespace: float = 1.0
+    """0 to 1 of the cluster's memory, as held by all gangs of a namespace; each gang's own profile counts."""
+    max_held: float = 1.0
+    """The same for all gangs."""
+    starvation_after_s: float = 60.0
+    """How long a gang that could be placed whole has to wait before nodes are kept for it."""
+    compensation_deadline_s: float = 60.0
+    """So long after its first bind a gang may be bound in part; then it is completed, or its members go."""
+    largest_first: bool = True
+    """In which order members are planned; if not, native groups' are in kube-scheduler's."""
+
+
 @dataclass(frozen=True, slots=True)
 class GangOptions:
     """What a gang asks for."""
@@ -56,14 +91,18 @@ class GangOptions:
     """`hoarding`: how long room is held for the members that are missing."""
     conflict_mode: ConflictMode = ConflictMode.FIT
     """`optimistic`: what counts as others having interfered with a claim."""
+    on_member_loss: OnMemberLoss = OnMemberLoss.REPLACE
+    delete_uncontrolled: bool = False
+    """Whether members that no controller would create again may be deleted with their gang."""
 
 
 class GangError(ValueError):
     """A gang that can't be placed as it is described; the text says why, and what would help."""
 
 
-def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> GangOptions:
-    """What the gang asks for, by its group, or by the annotations of its oldest member when it has none.
+def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects, policy: GangPolicy) -> GangOptions:
+    """What the gang asks for, by its group, or by the annotations of its oldest member when it has none,
+    as far as `policy` allows it.
 
     Raises GangError.
     """
@@ -76,6 +115,7 @@ def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> Gang
             topology = native.spec.scheduling_constraints.topology or ()
             return _options(
                 native.metadata.annotations or {},
+                policy,
                 min_count=gang.min_count if gang is not None else 1,
                 topology_key=topology[0].key if topology else "",
             )
@@ -83,9 +123,9 @@ def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> Gang
             group = cluster.get(CoschedulingPodGroup, ref.name, ref.namespace)
             if group is None:
                 raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
-            return _options(group.metadata.annotations or {}, min_count=max(group.spec.min_member, 1))
+            return _options(group.metadata.annotations or {}, policy, min_count=max(group.spec.min_member, 1))
         case Source.ANNOTATIONS:
-            return _options(oldest.annotations, min_count=_min_count(oldest))
+            return _options(oldest.annotations, policy, min_count=_min_count(oldest))
 
 
 def _min_count(oldest: PodInfo) -> int:
@@ -102,13 +142,25 @@ def _min_count(oldest: PodInfo) -> int:
     return value
 
 
-def _options(annotations: Mapping[str, str], *, min_count: int, topology_key: str = "") -> GangOptions:
+def _options(
+    annotations: Mapping[str, str], policy: GangPolicy, *, min_count: int, topology_key: str = ""
+) -> GangOptions:
+    strategy = _choice(annotations, STRATEGY, policy.default_strategy)
+    if strategy not in policy.strategies:
+        allowed = ", ".join(each.value for each in policy.strategies)
+        raise GangError(
+            f"annotation {STRATEGY}: {strategy.value} is none of the strategies ({allowed}) that "
+            f"gangs.strategies of profile {policy.profile} allows; use one of these, or have it added there"
+        )
+    hold_timeout_s = _seconds(annotations, HOLD_TIMEOUT, 60.0)
     return GangOptions(
         min_count=min_count,
-        strategy=_choice(annotations, STRATEGY, Strategy.ATOMIC),
+        strategy=strategy,
         topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
-        hold_timeout_s=_seconds(annotations, HOLD_TIMEOUT, 60.0),
+        hold_timeout_s=min(hold_timeout_s, policy.max_hold_timeout_s),
         conflict_mode=_choice(annotations, CONFLICT_MODE, ConflictMode.FIT),
+        on_member_loss=_choice(annotations, ON_MEMBER_LOSS, OnMemberLoss.REPLACE),
+        delete_uncontrolled=_flag(annotations, DELETE_UNCONTROLLED),
     )
 
 
@@ -122,6 +174,13 @@ def _choice(annotations: Mapping[str, str], key: str, default: E) -> E:
     except ValueError:
         known = ", ".join(member.value for member in type(default))
         raise GangError(f"annotation {key} must be one of {known}, got {text!r}") from None
+
+
+def _flag(annotations: Mapping[str, str], key: str) -> bool:
+    text = annotations.get(key, "false")
+    if text not in ("true", "false"):
+        raise GangError(f"annotation {key} must be true or false, got {text!r}")
+    return text == "true"
 
 
 def _seconds(annotations: Mapping[str, str], key: str, default: float) -> float:
