@@ -85,19 +85,20 @@ def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> Gang
                 raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
             return _options(group.metadata.annotations or {}, min_count=max(group.spec.min_member, 1))
         case Source.ANNOTATIONS:
-            return _options(oldest.annotations, min_count=_min_count(oldest))
+            min_count = read_min_count(oldest.annotations, f"{oldest.name}, the oldest member,")
+            return _options(oldest.annotations, min_count=min_count)
 
 
-def _min_count(oldest: PodInfo) -> int:
-    text = oldest.annotations.get(MIN_COUNT, "")
+def read_min_count(annotations: Mapping[str, str], whose: str) -> int:
+    """What `min-count` says. Raises GangError."""
+    text = annotations.get(MIN_COUNT, "")
     try:
         value = int(text)
     except ValueError:
         value = 0
     if value < 1:
         raise GangError(
-            f"annotation {MIN_COUNT} of {oldest.name}, the oldest member, must be a whole number of at "
-            f"least 1, got {text!r}"
+            f"annotation {MIN_COUNT} of {whose} must be a whole number of at least 1, got {text!r}"
         )
     return value
 
