@@ -21,7 +21,7 @@ from scheduler.api_objects import PodGroup
 from scheduler.core.decision import Decision
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.commit import GangCommit
-from scheduler.core.gangs.gang import GangError
+from scheduler.core.gangs.gang import GangError, GangPolicy
 from scheduler.core.gangs.ref import GangRef, Source, ref_of
 from scheduler.kube.binding import BindOutcome, Refused
 from scheduler.kube.gangs.actions import Commit, Ended, Member
@@ -33,9 +33,6 @@ from scheduler.kube.volume_writes import VolumeRequest
 from scheduler.observe.metrics import Metrics
 
 log = structlog.get_logger(__name__)
-
-COMPENSATION_DEADLINE_S = 60.0
-"""So long after its first bind a gang may be bound in part; then it is completed, or its members go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +233,7 @@ class Gangs:
         group = self._group(ref) if ref is not None else None
         conditions = group.status.conditions or () if group is not None else ()
         announced = any(c.type == INITIALLY_SCHEDULED and c.status == "True" for c in conditions)
-        return Terms(COMPENSATION_DEADLINE_S, announced=announced)
+        return Terms(self._deadline_s(ref), announced=announced)
 
     # ---- internals
 
@@ -292,9 +289,14 @@ class Gangs:
                 min_count=commit.min_count,
                 already_bound=commit.placed_before,
                 members=tuple(self._members(batch)),
-                deadline_s=COMPENSATION_DEADLINE_S,
+                deadline_s=self._deadline_s(ref),
             )
         )
+
+    def _deadline_s(self, ref: GangRef | None) -> float:
+        book = self._engine.gangs.book
+        gang = book.named(ref) if ref is not None else None
+        return (book.policy(gang) if gang is not None else GangPolicy()).compensation_deadline_s
 
     def _group(self, ref: GangRef) -> PodGroup | None:
         """The native group that describes the gang."""

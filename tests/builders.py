@@ -241,8 +241,10 @@ def make_node(name: str = "node") -> NodeBuilder:
 
 
 def make_profile(name: str = SCHEDULER_NAME, **fields: Any) -> Profile:
-    """A profile from configuration; `preset="kube"` or the name's default."""
-    return build_profile(msgspec.convert({"schedulerName": name, **fields}, ProfileConfig))
+    """A profile from configuration; `preset="kube"` or the name's default. Gangs may hold all there is,
+    unless told otherwise: tests' clusters are small."""
+    gangs = {"maxHeldFraction": {"namespace": 1, "cluster": 1}}
+    return build_profile(msgspec.convert({"schedulerName": name, "gangs": gangs, **fields}, ProfileConfig))
 
 
 def make_engine(clock: Callable[[], float] | None = None, *profiles: Profile) -> Engine:

@@ -33,7 +33,7 @@ class Verdict:
 
 
 class Judge:
-    """`policies`: of each schedulerName that this Wholepod serves."""
+    """`policies`: of each schedulerName that this Wholepod serves, at least one."""
 
     def __init__(self, policies: Mapping[str, GangPolicy]) -> None:
         self._policies = policies
@@ -65,9 +65,10 @@ class Judge:
 
     def _group(self, verdict: Verdict, annotations: Mapping[str, str]) -> None:
         """Which profile its pods have is not known yet, so what one of them allows is allowed."""
-        faults = [_wrong(annotations, policy) for policy in self._policies.values()]
-        if faults and all(faults):
-            verdict.faults.append(faults[0])
+        said = [_options(annotations, policy) for policy in self._policies.values()]
+        best = min(said, key=lambda each: (len(each.faults), len(each.warnings)))
+        verdict.faults += best.faults
+        verdict.warnings += best.warnings
 
     def _workload(self, verdict: Verdict, owner: Workload) -> None:
         ours = [part for part in owner.parts if part.template.scheduler_name in self._policies]
@@ -82,8 +83,9 @@ class Judge:
             verdict.faults.append(str(error))
         options = owner.group_options
         for name in dict.fromkeys(part.template.scheduler_name for part in ours):
-            if fault := _wrong(options, self._policies[name]):
-                verdict.faults.append(fault)
+            said = _options(options, self._policies[name])
+            verdict.faults += said.faults
+            verdict.warnings += said.warnings
 
     def _template(self, verdict: Verdict, template: PodTemplate, *, path: str) -> None:
         """A pod, or a pod template at that path."""
@@ -98,8 +100,9 @@ class Judge:
             read_min_count(template.annotations, f"a pod with {GANG}")
         except GangError as error:
             verdict.faults.append(f"{path}{error}")
-        if fault := _wrong(template.annotations, policy):
-            verdict.faults.append(f"{path}{fault}")
+        said = _options(template.annotations, policy)
+        verdict.faults += [path + text for text in said.faults]
+        verdict.warnings += [path + text for text in said.warnings]
 
     def _annotated(self, verdict: Verdict, owner: Workload, part: Part) -> None:
         """A gang that annotations of the template alone make. Others' pods may belong to it, too, so what
@@ -121,12 +124,11 @@ class Judge:
             verdict.warnings.append(f"{part.path}: {one_by_one(owner)} {unless}")
 
 
-def _wrong(annotations: Mapping[str, str], policy: GangPolicy) -> str:
+def _options(annotations: Mapping[str, str], policy: GangPolicy) -> Verdict:
     try:
-        check_annotations(annotations, policy)
+        return Verdict(warnings=check_annotations(annotations, policy))
     except GangError as error:
-        return str(error)
-    return ""
+        return Verdict(faults=[str(error)])
 
 
 def _is_deleted(manifest: Mapping[str, Any]) -> bool:

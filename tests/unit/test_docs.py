@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 DIFFERENCES = ROOT / "tests" / "parity" / "test_differences.py"
-DURATIONS = ("leaseDuration", "renewDeadline", "retryPeriod")
+DURATIONS = config.DURATION_FIELDS
 
 
 def section(page: Path, heading: str) -> str:
@@ -100,8 +100,9 @@ def fields(kind: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
             yield from fields(of.cls, f"{name}.")
             continue
         yield name, type_text(field.encode_name, of), default_text(field)
-        if isinstance(of, msgspec.inspect.VarTupleType):
-            assert isinstance(of.item_type, msgspec.inspect.StructType)
+        if isinstance(of, msgspec.inspect.VarTupleType) and isinstance(
+            of.item_type, msgspec.inspect.StructType
+        ):
             yield from fields(of.item_type.cls, f"{name}[].")
 
 
@@ -139,6 +140,8 @@ def default_text(field: msgspec.inspect.Field) -> str:
         case int() | float():
             return f"{default:g}"
         case tuple():
+            if any(isinstance(item, str) for item in default):
+                return f"[{', '.join(default)}]"
             return "[{}]" if default else "[]"
     return "{}" if default == {} else repr(default)
 

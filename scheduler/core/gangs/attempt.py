@@ -16,7 +16,7 @@ from scheduler.core.cycle import Cycle
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.cost import GangCost
-from scheduler.core.gangs.gang import GangOptions
+from scheduler.core.gangs.gang import GangOptions, GangPolicy
 from scheduler.core.gangs.planning import GangPlanning
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rooms import Member, Rooms
@@ -69,6 +69,8 @@ class Workspace:
     cycles: Mapping[str, Cycle]
     clock: Callable[[], float]
     cost: GangCost
+    policy: Callable[[Gang], GangPolicy]
+    """Of the gang's profile."""
     exists: Callable[[GangRef], bool]
     """Whether a gang has members."""
     on_released: Callable[[str, PodInfo], None]

@@ -6,10 +6,10 @@ whether it waits or has a node, so that it is known at any time how many members
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from scheduler.core.gangs.gang import GangOptions, read_options
-from scheduler.core.gangs.ref import GangRef, gang_ref
+from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, read_options
+from scheduler.core.gangs.ref import GangRef, Source, gang_ref
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
 
@@ -67,10 +67,16 @@ def _age(info: PodInfo) -> tuple[str, str]:
 class GangBook:
     """All gangs by what names them; one without members is forgotten."""
 
-    def __init__(self, cluster: ClusterObjects) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: ClusterObjects, policies: Mapping[str, GangPolicy]) -> None:
+        """`policies`: by schedulerName."""
+        self._cluster, self._policies = cluster, policies
         self._gangs: dict[GangRef, Gang] = {}
         self._gang_of: dict[str, Gang] = {}
+        self._refused: dict[Source, str] = {}
+
+    def refuse(self, source: Source, why: str) -> None:
+        """Gangs that are described there can't be served; call it before the first decision."""
+        self._refused[source] = why
 
     def __iter__(self) -> Iterator[Gang]:
         return iter(self._gangs.values())
@@ -107,4 +113,10 @@ class GangBook:
 
     def options(self, gang: Gang) -> GangOptions:
         """What the gang asks for now. Raises GangError."""
-        return read_options(gang.ref, gang.oldest, self._cluster)
+        if gang.ref.source in self._refused:
+            raise GangError(self._refused[gang.ref.source])
+        return read_options(gang.ref, gang.oldest, self._cluster, self.policy(gang))
+
+    def policy(self, gang: Gang) -> GangPolicy:
+        """Of the profile that decides for its oldest member."""
+        return self._policies[gang.oldest.pod.spec.scheduler_name or ""]

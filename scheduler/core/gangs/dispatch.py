@@ -52,7 +52,8 @@ class GangDispatch:
         it was this pod's hold that kept it, or volumes, from them. `on_asleep`: with the name
         of a profile and of plugins that have rejected, or may be about to reject, one of its pods."""
         self._state, self._queue, self._clock = state, queue, clock
-        self.book = GangBook(state.nodes.cluster)
+        policies = {name: cycle.profile.gangs for name, cycle in cycles.items()}
+        self.book = GangBook(state.nodes.cluster, policies)
         self.cost = GangCost()
         workspace = Workspace(
             state,
@@ -60,6 +61,7 @@ class GangDispatch:
             cycles,
             clock,
             self.cost,
+            policy=self.book.policy,
             exists=lambda ref: self.book.named(ref) is not None,
             on_released=on_released,
         )
@@ -287,7 +289,7 @@ class GangDispatch:
             elif placement.node is None or outcome.tentative:
                 gang = self.book.of(queued.info.uid)
                 if gang is not None:
-                    self.reservations.waits(gang.ref)
+                    self.reservations.waits(gang.ref, self.book.policy(gang))
 
     def _serve(self, ref: GangRef) -> None:
         for node in self.reservations.served(ref):

@@ -44,6 +44,28 @@ class ConflictMode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class GangPolicy:
+    """What a profile lets its gangs ask for, and what it does for them."""
+
+    profile: str = ""
+    """Its schedulerName."""
+    strategies: tuple[Strategy, ...] = tuple(Strategy)
+    default_strategy: Strategy = Strategy.ATOMIC
+    max_hold_timeout_s: float = 3600.0
+    """Longer ones are cut: a hold that ends earlier is only planned again."""
+    max_held_by_namespace: float = 1.0
+    """0 to 1 of the cluster's memory, as held by all gangs of a namespace; each gang's own profile counts."""
+    max_held: float = 1.0
+    """The same for all gangs."""
+    starvation_after_s: float = 60.0
+    """How long a gang that could be placed whole has to wait before nodes are kept for it."""
+    compensation_deadline_s: float = 60.0
+    """So long after its first bind a gang may be bound in part; then it is completed, or its members go."""
+    largest_first: bool = True
+    """In which order members are planned; if not, native groups' are in kube-scheduler's."""
+
+
+@dataclass(frozen=True, slots=True)
 class GangOptions:
     """What a gang asks for."""
 
@@ -62,8 +84,9 @@ class GangError(ValueError):
     """A gang that can't be placed as it is described; the text says why, and what would help."""
 
 
-def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> GangOptions:
-    """What the gang asks for, by its group, or by the annotations of its oldest member when it has none.
+def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects, policy: GangPolicy) -> GangOptions:
+    """What the gang asks for, by its group, or by the annotations of its oldest member when it has none,
+    as far as `policy` allows it.
 
     Raises GangError.
     """
@@ -76,6 +99,7 @@ def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> Gang
             topology = native.spec.scheduling_constraints.topology or ()
             return _options(
                 native.metadata.annotations or {},
+                policy,
                 min_count=gang.min_count if gang is not None else 1,
                 topology_key=topology[0].key if topology else "",
             )
@@ -83,10 +107,10 @@ def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects) -> Gang
             group = cluster.get(CoschedulingPodGroup, ref.name, ref.namespace)
             if group is None:
                 raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
-            return _options(group.metadata.annotations or {}, min_count=max(group.spec.min_member, 1))
+            return _options(group.metadata.annotations or {}, policy, min_count=max(group.spec.min_member, 1))
         case Source.ANNOTATIONS:
             min_count = read_min_count(oldest.annotations, f"{oldest.name}, the oldest member,")
-            return _options(oldest.annotations, min_count=min_count)
+            return _options(oldest.annotations, policy, min_count=min_count)
 
 
 def read_min_count(annotations: Mapping[str, str], whose: str) -> int:
@@ -103,12 +127,34 @@ def read_min_count(annotations: Mapping[str, str], whose: str) -> int:
     return value
 
 
-def _options(annotations: Mapping[str, str], *, min_count: int, topology_key: str = "") -> GangOptions:
+def check_annotations(annotations: Mapping[str, str], policy: GangPolicy) -> list[str]:
+    """Before there is a gang: raises GangError as `read_options` will. Returns what will be done otherwise
+    than it is asked for."""
+    options = _options(annotations, policy, min_count=1)
+    if _seconds(annotations, HOLD_TIMEOUT, 0.0) > options.hold_timeout_s:
+        return [
+            f"annotation {HOLD_TIMEOUT} is cut to {options.hold_timeout_s:g}s, gangs.maxHoldTimeout of profile "
+            f"{policy.profile}"
+        ]
+    return []
+
+
+def _options(
+    annotations: Mapping[str, str], policy: GangPolicy, *, min_count: int, topology_key: str = ""
+) -> GangOptions:
+    strategy = _choice(annotations, STRATEGY, policy.default_strategy)
+    if strategy not in policy.strategies:
+        allowed = ", ".join(each.value for each in policy.strategies)
+        raise GangError(
+            f"annotation {STRATEGY}: {strategy.value} is none of the strategies ({allowed}) that "
+            f"gangs.strategies of profile {policy.profile} allows; use one of these, or have it added there"
+        )
+    hold_timeout_s = _seconds(annotations, HOLD_TIMEOUT, 60.0)
     return GangOptions(
         min_count=min_count,
-        strategy=_choice(annotations, STRATEGY, Strategy.ATOMIC),
+        strategy=strategy,
         topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
-        hold_timeout_s=_seconds(annotations, HOLD_TIMEOUT, 60.0),
+        hold_timeout_s=min(hold_timeout_s, policy.max_hold_timeout_s),
         conflict_mode=_choice(annotations, CONFLICT_MODE, ConflictMode.FIT),
     )
 
