@@ -1,7 +1,7 @@
 """What can never work is refused when it is written, with the remedy, instead of waiting for ever.
 
-A pure function of the object, of the one it replaces, and of what profiles allow. Pods of other schedulers are
-nobody's business here. An update is refused for a fault that it brings, never for one that was there: or
+A pure function of the object, of the one it replaces, and of what profiles allow. Pods of other schedulers
+are nobody's business here. An update is refused for a fault that it brings, never for one that was there: or
 a controller could not even take its finalizer off an object that a new cap has made wrong.
 """
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
+from scheduler.api_objects import ClusterObject
 from scheduler.controller.groups import Groups
 from scheduler.controller.reports import About, Reports
 from scheduler.controller.shapes import COLLECTION, GroupObject, Key
@@ -95,7 +96,7 @@ class Creating:
                 about,
                 "PodGroupTaken",
                 f"there is a PodGroup {wanted.name} already that was not created for this {owner.kind}: its "
-                "minMember and annotations count; delete it, or use another name in the label of the pod template",
+                "minMember and annotations count; delete it, or use another name in the pod template's label",
                 action="CreatePodGroup",
             )
             return None
@@ -105,6 +106,9 @@ class Creating:
         return None
 
     async def _create(self, owner: Workload, wanted: WantedGroup, about: About) -> float | None:
+        if not await self._is_there(owner):
+            self.gone(WorkloadKey(owner.kind, owner.key))
+            return None
         path = f"{COLLECTION}/namespaces/{owner.metadata.namespace}/podgroups"
         body = msgspec.json.encode(wanted.manifest(owner))
         try:
@@ -135,6 +139,19 @@ class Creating:
         if self._groups.get(group.key) is None:
             self._groups.seen(group)
         return None
+
+    async def _is_there(self, owner: Workload) -> bool:
+        """A watch may have missed a deletion, and a group of an owner that is gone would be deleted, and
+        created, without end."""
+        key = owner.key
+        path = f"/apis/{owner.api_version}/namespaces/{key.namespace}/{owner.kind.lower()}s/{key.name}"
+        try:
+            answer = await self._client.request("GET", path)
+        except ApiError as error:
+            if error.kind is ErrorKind.NOT_FOUND:
+                return False
+            raise
+        return msgspec.json.decode(answer.body, type=ClusterObject).metadata.uid == owner.metadata.uid
 
     async def _change(self, group: GroupObject, changes: dict[str, dict[str, object]]) -> None:
         key = group.key

@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 import structlog
 
+from scheduler.api_objects import ClusterObject
 from scheduler.controller.members import Count, Members
 from scheduler.controller.reports import About, Reports
 from scheduler.controller.shapes import COLLECTION, GROUP_API, GroupObject, GroupStatus, Key
 from scheduler.controller.status import TIMED_OUT, outlook
 from scheduler.kube.client import MERGE_PATCH, KubeClient
+from scheduler.kube.decode import Decoder
 from scheduler.kube.errors import ApiError, ErrorKind
 
 log = structlog.get_logger(__name__)
@@ -28,10 +30,15 @@ log = structlog.get_logger(__name__)
 _CONFLICT_RETRY_S = 1.0
 
 _decode = msgspec.json.Decoder(GroupObject).decode
+_decode_page = Decoder(ClusterObject).page
 
 
 class Groups:
-    """All groups that there are. `ours(scheduler_name)` says whether pods of that name are our business."""
+    """All groups that there are.
+
+    `ours(scheduler_name)` says whether pods of that name are our business, `on_gone` is told of a group that
+    turned out to be deleted, `on_written` of "written", "conflict", "gone" and "error".
+    """
 
     def __init__(
         self,
@@ -43,9 +50,11 @@ class Groups:
         ours: Callable[[str], bool],
         now: Callable[[], datetime.datetime],
         on_written: Callable[[str], None],
+        on_gone: Callable[[Key], None],
     ) -> None:
         self._client, self._members, self._reports = client, members, reports
-        self._may_write, self._ours, self._now, self._on_written = may_write, ours, now, on_written
+        self._may_write, self._ours, self._now = may_write, ours, now
+        self._on_written, self._on_gone = on_written, on_gone
         self._known: dict[Key, GroupObject] = {}
         self._not_stored: set[str] = set()
 
@@ -64,7 +73,30 @@ class Groups:
         self._known[group.key] = group
 
     def gone(self, key: Key) -> None:
+        """As a watch says."""
         self._known.pop(key, None)
+
+    async def resync(self) -> None:
+        """Forgets groups whose deletion the watch has missed. Raises KubeError."""
+        before = dict(self._known)
+        there: set[Key] = set()
+        query = {"limit": "500"}
+        while True:
+            try:
+                answer = await self._client.request("GET", f"{COLLECTION}/podgroups", query=query)
+            except ApiError as error:
+                if error.kind in (ErrorKind.NOT_FOUND, ErrorKind.GONE):
+                    return  # not served any more, or too slow for its pages: next time
+                raise
+            page = _decode_page(answer.body)
+            there.update(Key(item.metadata.namespace, item.metadata.name) for item in page.items)
+            if not page.next_page:
+                break
+            query["continue"] = page.next_page
+        for key, group in before.items():
+            if key not in there and self._known.get(key) is group:
+                self.gone(key)
+                self._on_gone(key)
 
     async def reconcile(self, key: Key) -> float | None:
         """Writes what has to be written; the seconds until that may be something else by time alone.

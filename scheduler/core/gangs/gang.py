@@ -133,8 +133,8 @@ def check_annotations(annotations: Mapping[str, str], policy: GangPolicy) -> lis
     options = _options(annotations, policy, min_count=1)
     if _seconds(annotations, HOLD_TIMEOUT, 0.0) > options.hold_timeout_s:
         return [
-            f"annotation {HOLD_TIMEOUT} is cut to {options.hold_timeout_s:g}s, gangs.maxHoldTimeout of profile "
-            f"{policy.profile}"
+            f"annotation {HOLD_TIMEOUT} is cut to {options.hold_timeout_s:g}s, gangs.maxHoldTimeout of "
+            f"profile {policy.profile}"
         ]
     return []
 
