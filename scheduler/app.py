@@ -47,6 +47,7 @@ from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.kube.watch import Handler, Reflector
 from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
+from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
 from scheduler.observe.server import Server
 from scheduler.plugins.profiles import build_profile
@@ -350,7 +351,7 @@ class App:
                 **{f"{r.resource}-synced": _check_synced(r) for r in self._reflectors},
             },
             configuration=msgspec.to_builtins(self._configuration),
-            routes={"/debug/cache-check": self._cache_check},
+            routes={"/debug/cache-check": self._cache_check, "/debug/gangs": self._list_gangs},
         )
         address = self._configuration.bind_address
         host, port = split_address(address)
@@ -370,6 +371,9 @@ class App:
 
     async def _cache_check(self) -> Any:
         return await compare_with_api(self._client, self.engine, pod_selector=UNFINISHED)
+
+    async def _list_gangs(self) -> Any:
+        return await list_gangs(self.engine, lambda: self.loop.gangs.committing, leads=self._leads)
 
 
 def _freeze_collected() -> None:

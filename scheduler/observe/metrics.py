@@ -162,7 +162,7 @@ class Metrics:
     def watch_engine(self, engine: Engine) -> None:
         """Adds the gauges that are computed from the engine when scraped."""
         self.registry.register(_EngineCollector(engine))
-        self.registry.register(GangCollector(engine.gangs.cost))
+        self.registry.register(GangCollector(engine.gangs))
 
     def on_request(self, verb: str, code: str, seconds: float) -> None:
         """For `KubeClient`."""

@@ -305,7 +305,8 @@ class Hoarding:
 
     def _count(self, hold: Hold, outcome: str) -> None:
         seconds = self._workspace.clock() - hold.since
-        self._workspace.cost.held_byte_seconds[outcome] += int(held_bytes(hold.queued.info) * seconds)
+        held = int(held_bytes(hold.queued.info) * seconds)
+        self._workspace.cost.held_byte_seconds[_NAME, outcome] += held
 
     def _forget_winners(self) -> None:
         """A gang without members can't win any more."""

@@ -87,7 +87,7 @@ class Reservations:
         self._next_look = clock()
         self.gang: Gang | None = None
         self.nodes: frozenset[str] = frozenset()
-        self._counted_at = 0.0
+        self._counted_at, self._strategy = 0.0, ""
 
     def waits(self, ref: GangRef, policy: GangPolicy) -> None:
         """Members of the gang were tried, and it has not yet what it needs."""
@@ -125,6 +125,7 @@ class Reservations:
             nodes = self._nodes_for(wanting)
             if nodes:
                 self.gang, self.nodes, self._counted_at = wanting.gang, nodes, now
+                self._strategy = wanting.options.strategy.value
                 break
         return frozenset()
 
@@ -221,5 +222,5 @@ class Reservations:
         now, table = self._clock(), self._state.nodes
         rows = [table.row_of[name] for name in self.nodes if name in table.row_of]
         free = int(np.maximum(self._free_memory()[rows], 0).sum())
-        self._cost.reserved_byte_seconds += int(free * (now - self._counted_at))
+        self._cost.reserved_byte_seconds[self._strategy] += int(free * (now - self._counted_at))
         self._counted_at = now

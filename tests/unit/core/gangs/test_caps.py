@@ -101,7 +101,7 @@ def test_a_gang_that_is_complete_is_placed_whatever_the_caps() -> None:
         clock.advance(20.0)
     assert held(engine) == []
     assert engine.state.nodes.requested[1].sum() == 3 * GIB
-    assert engine.gangs.cost.held_byte_seconds == {"used": 0}
+    assert engine.gangs.cost.held_byte_seconds.total() == 0
 
 
 def test_members_that_may_not_be_held_are_when_others_hold_less() -> None:
