@@ -11,7 +11,6 @@ import asyncio
 import gc
 import math
 import signal
-import ssl
 import time
 import uuid
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import msgspec
 import structlog
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.config import Configuration, ConfigurationError, Tls, split_address
+from scheduler.config import Configuration, ConfigurationError, split_address
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.queue import SchedulingQueue
@@ -50,6 +49,7 @@ from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHand
 from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
 from scheduler.observe.server import Server
+from scheduler.observe.tls import server_context
 from scheduler.plugins.profiles import build_profile
 
 log = structlog.get_logger(__name__)
@@ -356,7 +356,7 @@ class App:
         address = self._configuration.bind_address
         host, port = split_address(address)
         try:
-            port = await server.start(host, port, _tls_context(self._configuration.tls))
+            port = await server.start(host, port, server_context(self._configuration.tls))
         except OSError as error:
             raise ConfigurationError(
                 f"cannot listen on {address}: {error.strerror or error}; "
@@ -392,16 +392,3 @@ def _name_in(error: Exception) -> str:
 
 def _check_synced(reflector: Reflector[Any]) -> Callable[[], str | None]:
     return lambda: None if reflector.synced else f"the watch of {reflector.resource} is not in sync"
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext | None:
-    if not tls.cert_file:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"cannot use tls.certFile {tls.cert_file} with tls.keyFile {tls.key_file}: {error}"
-        ) from error
-    return context

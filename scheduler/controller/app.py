@@ -12,7 +12,6 @@ import random
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from scheduler.controller.metrics import Metrics
 from scheduler.controller.port_events import PortEvents
 from scheduler.controller.reports import Reports
 from scheduler.controller.rights import CONTROLLER, CRD_MANIFEST, INSTALL_CRDS, MANIFEST
+from scheduler.controller.settings import ControllerSettings
 from scheduler.controller.shapes import GroupObject, Key, MemberPod, PortedPod
 from scheduler.controller.webhook import Certificate, Webhook, WebhookServer
 from scheduler.controller.workloads import Workload
@@ -49,25 +49,15 @@ log = structlog.get_logger(__name__)
 RESYNC_S = 300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What flags say, beside the configuration file that the scheduler has, too."""
-
-    install_crds: bool = False
-    webhook_address: str = ""
-    """HOST:PORT; empty: no webhook."""
-    webhook_cert_file: str = ""
-    webhook_key_file: str = ""
-
-
 class Controller:
-    """One controller process. `await Controller(configuration, settings).run()` returns after SIGTERM or SIGINT.
+    """One controller process. `await Controller(configuration, settings).run()` returns after SIGTERM or
+    SIGINT.
 
     Raises KubeError when the cluster is unusable at start, ConfigurationError or PluginError when the
     configuration is of no use.
     """
 
-    def __init__(self, configuration: Configuration, settings: Settings) -> None:
+    def __init__(self, configuration: Configuration, settings: ControllerSettings) -> None:
         self._configuration, self._settings = configuration, settings
         profiles = [build_profile(profile) for profile in configuration.profiles]
         self._policies = {profile.scheduler_name: profile.gangs for profile in profiles}
@@ -222,7 +212,7 @@ class Controller:
             self._owners.add(owner)
 
     def _look_at_all(self) -> None:
-        for key in self._groups.keys():
+        for key in self._groups.names():
             self._statuses.add(key)
 
     # Servers.
@@ -235,7 +225,8 @@ class Controller:
         host, port = split_address(settings.webhook_address)
         self._certificate = Certificate(settings.webhook_cert_file, settings.webhook_key_file)
         webhook = Webhook(
-            Judge(self._policies), on_review=lambda kind, answer: self.metrics.reviews.labels(kind, answer).inc()
+            Judge(self._policies),
+            on_review=lambda kind, answer: self.metrics.reviews.labels(kind, answer).inc(),
         )
         server = WebhookServer(webhook, self._certificate)
         port = await _listening(server.start(host, port), settings.webhook_address, "--webhook-address")
@@ -252,7 +243,9 @@ class Controller:
             ready={
                 "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
                 "members-synced": _synced(self._member_pods),
-                "webhook-certificate": lambda: self._certificate.trouble or None if self._certificate else None,
+                "webhook-certificate": lambda: (
+                    self._certificate.trouble or None if self._certificate else None
+                ),
             },
             configuration=msgspec.to_builtins(self._configuration),
             routes={},

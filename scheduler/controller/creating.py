@@ -43,11 +43,10 @@ class Creating:
         groups: Groups,
         reports: Reports,
         *,
-        may_write: Callable[[], bool],
         on_created: Callable[[str], None],
     ) -> None:
         self._client, self._groups, self._reports = client, groups, reports
-        self._may_write, self._on_created = may_write, on_created
+        self._on_created = on_created
         self._known: dict[WorkloadKey, Workload] = {}
         self._by_group: defaultdict[Key, set[WorkloadKey]] = defaultdict(set)
 
@@ -78,8 +77,6 @@ class Creating:
         owner = self._known.get(key)
         if owner is None:
             return None
-        if not self._may_write():
-            return _LOOK_AGAIN_S
         about = About.of(owner.api_version, owner.kind, owner.metadata)
         try:
             wanted = wanted_group(owner)

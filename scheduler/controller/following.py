@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ log = structlog.get_logger(__name__)
 _RESTART_S = 5.0
 _REFRESH_S = 60.0
 _REPEAT_S = 60.0
-_WATCH_TIMEOUT_S = 300.0
+_WATCH_TIMEOUT_S = 300
 
 
 class Sink(Protocol):
@@ -55,7 +56,9 @@ class Following:
     def __init__(self, kubeconfig: Path | None, sink: Sink) -> None:
         self._kubeconfig, self._sink = kubeconfig, sink
         self._main = asyncio.get_running_loop()
-        self._stop = threading.Event()
+        self._stopping = threading.Event()
+        self._stop_run: Callable[[], object] = lambda: None
+        """Has the run that there is end."""
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
         self.restarts = 0
 
@@ -69,31 +72,36 @@ class Following:
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Returns when it has ended, or has not in time: it writes nothing, so nothing is lost."""
-        self._stop.set()
+        self._stopping.set()
+        self._stop_run()
         await asyncio.to_thread(self._thread.join, timeout_s)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             try:
                 asyncio.run(self._follow())
             except Exception as error:
                 log.warning("following is started again", why=f"{type(error).__name__}: {error}")
-            if not self._stop.wait(_RESTART_S):
+            if not self._stopping.wait(_RESTART_S):
                 self.restarts += 1
 
     async def _follow(self) -> None:
         """Until told to stop, or kopf gives up."""
+        # Not the event of the threads: kopf would wait for it in a thread that nothing else can end.
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._stop_run = lambda: loop.call_soon_threadsafe(stop.set) if not loop.is_closed() else None
+        if self._stopping.is_set():
+            return
         registry = kopf.OperatorRegistry()
         refresher: list[asyncio.Task[None]] = []
 
-        # kopf has no types for what a decorated function may return.
-        @kopf.on.login(registry=registry)  # type: ignore[arg-type]
+        @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
             access = await load_access(self._kubeconfig)
             session = _session(access)
             for task in refresher:
                 task.cancel()
-            refresher[:] = [asyncio.create_task(_keep_fresh(access, session))]
+            refresher[:] = [asyncio.create_task(_keep_fresh(access, session, stop))]
             return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
 
         @kopf.on.event("scheduling.x-k8s.io", "v1alpha1", "podgroups", registry=registry)
@@ -104,11 +112,11 @@ class Following:
             api_group, _, version = api_version.partition("/")
 
             @kopf.on.event(api_group, version, f"{kind.lower()}s", registry=registry, id=kind, param=kind)
-            async def owner(event: kopf.RawEvent, param: str, **_: Any) -> None:
+            async def owner(event: kopf.RawEvent, param: Any = None, **_: Any) -> None:
                 self._on_workload(param, event)
 
         await kopf.operator(
-            registry=registry, settings=_settings(), standalone=True, clusterwide=True, stop_flag=self._stop
+            registry=registry, settings=_settings(), standalone=True, clusterwide=True, stop_flag=stop
         )
 
     def _on_group(self, event: kopf.RawEvent) -> None:
@@ -119,7 +127,12 @@ class Following:
         try:
             self._tell(self._sink.group_seen, msgspec.convert(item, GroupObject))
         except msgspec.ValidationError as error:
-            log.error("object cannot be read, skipped", resource="podgroups", object=str(_key(item)), error=str(error))
+            log.error(
+                "object cannot be read, skipped",
+                resource="podgroups",
+                object=str(_key(item)),
+                error=str(error),
+            )
 
     def _on_workload(self, kind: str, event: kopf.RawEvent) -> None:
         item = event["object"]
@@ -129,7 +142,9 @@ class Following:
         try:
             self._tell(self._sink.workload_seen, workload(kind, item))
         except msgspec.ValidationError as error:
-            log.error("object cannot be read, skipped", resource=kind, object=str(_key(item)), error=str(error))
+            log.error(
+                "object cannot be read, skipped", resource=kind, object=str(_key(item)), error=str(error)
+            )
 
     def _tell(self, method: Callable[..., None], *values: Any) -> None:
         if not self._main.is_closed():
@@ -142,8 +157,8 @@ def _key(item: Any) -> Key:
 
 
 class _ForEver:
-    """Delays in seconds between attempts that never end: an API server that is away for long is no reason to give
-    up. (kopf goes through it anew for each request.)"""
+    """Delays in seconds, without end: an API server that is away for long is no reason to give up. kopf
+    begins anew for each request."""
 
     def __iter__(self) -> Iterator[float]:
         yield from (1.0, 2.0, 4.0, 8.0)
@@ -160,7 +175,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10.0
     # A watch that nothing ends is one whose end nobody notices.
     settings.watching.server_timeout = _WATCH_TIMEOUT_S
-    settings.watching.client_timeout = _WATCH_TIMEOUT_S + 30.0
+    settings.watching.client_timeout = _WATCH_TIMEOUT_S + 30
     settings.watching.chunk_size = 500
     return settings
 
@@ -168,7 +183,9 @@ def _settings() -> kopf.OperatorSettings:
 def _session(access: Access) -> aiohttp.ClientSession:
     """Raises ConfigError."""
     if access.server_hostname:
-        raise ConfigError("kubeconfig: tls-server-name can't be used with the controller; name the server by it")
+        raise ConfigError(
+            "kubeconfig: tls-server-name can't be used with the controller; name the server by it"
+        )
     headers = {"User-Agent": "wholepod-controller"}
     if access.authorization:
         headers["Authorization"] = access.authorization
@@ -180,10 +197,11 @@ def _session(access: Access) -> aiohttp.ClientSession:
     )
 
 
-async def _keep_fresh(access: Access, session: aiohttp.ClientSession) -> None:
+async def _keep_fresh(access: Access, session: aiohttp.ClientSession, stop: asyncio.Event) -> None:
     """Tokens are rotated; kopf would only ask for a new one after a refusal."""
-    while not session.closed:
-        await asyncio.sleep(_REFRESH_S)
+    while not stop.is_set() and not session.closed:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _REFRESH_S)
         await access.refresh()
         if access.authorization:
             session.headers["Authorization"] = access.authorization
@@ -197,8 +215,8 @@ _RETRY = "Request attempt"
 class _Quiet(logging.Handler):
     """Passes on to the process's own handlers what is worth an operator's attention.
 
-    Kinds that are not served are normal, and said once; a request that fails is tried again every few seconds,
-    by each watch, and is said once a minute.
+    Kinds that are not served are normal, and said once; a request that fails is tried again every few
+    seconds, by each watch, and is said once a minute.
     """
 
     def __init__(self) -> None:
@@ -210,6 +228,7 @@ class _Quiet(logging.Handler):
         text = record.getMessage()
         if text.startswith(_NOISE) or text in self._said:
             return
+        record.exc_info = record.exc_text = None  # of each task that ends with the first: `_run` says why
         if text.startswith(_UNRESOLVED):
             self._said.add(text)
             record.levelno, record.levelname = logging.INFO, "INFO"

@@ -61,7 +61,7 @@ class Groups:
     def get(self, key: Key) -> GroupObject | None:
         return self._known.get(key)
 
-    def keys(self) -> list[Key]:
+    def names(self) -> list[Key]:
         return list(self._known)
 
     def phases(self) -> Mapping[str, int]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sized
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
+
+# A second series for each counter, that nobody reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -43,7 +46,11 @@ class Metrics:
         )
 
     def watch(
-        self, *, phases: Callable[[], Mapping[str, int]], queues: Mapping[str, Sized], restarts: Callable[[], int]
+        self,
+        *,
+        phases: Callable[[], Mapping[str, int]],
+        queues: Mapping[str, Sized],
+        restarts: Callable[[], int],
     ) -> None:
         """What is asked for when metrics are."""
         self.registry.register(_State(phases, queues, restarts))
@@ -55,7 +62,10 @@ class Metrics:
 
 class _State:
     def __init__(
-        self, phases: Callable[[], Mapping[str, int]], queues: Mapping[str, Sized], restarts: Callable[[], int]
+        self,
+        phases: Callable[[], Mapping[str, int]],
+        queues: Mapping[str, Sized],
+        restarts: Callable[[], int],
     ) -> None:
         self._phases, self._queues, self._restarts = phases, queues, restarts
 

@@ -10,10 +10,7 @@ _WORKLOADS = (("jobs", "batch"), ("statefulsets", "apps"), ("jobsets", "jobset.x
 CONTROLLER = (
     Permission("list", "pods"),
     Permission("watch", "pods"),
-    *(
-        Permission(verb, "podgroups", "scheduling.x-k8s.io")
-        for verb in ("list", "watch", "create", "patch")
-    ),
+    *(Permission(verb, "podgroups", "scheduling.x-k8s.io") for verb in ("list", "watch", "create", "patch")),
     Permission("patch", "podgroups", "scheduling.x-k8s.io", "status"),
     *(Permission(verb, name, group) for name, group in _WORKLOADS for verb in ("get", "list", "watch")),
     # Kinds that come to be served later, or are no more.

@@ -46,6 +46,8 @@ class Scheduler:
     `environment` is added to this process's. Flags come last, so they win.
     """
 
+    subcommand = "run"
+
     def __init__(
         self,
         *flags: str,
@@ -55,7 +57,7 @@ class Scheduler:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         where = [] if kubeconfig is None else [f"--kubeconfig={kubeconfig}"]
-        self.argv = [*command, "run", *where, "--bind-address=127.0.0.1:0", *flags]
+        self.argv = [*command, self.subcommand, *where, "--bind-address=127.0.0.1:0", *flags]
         self.log = log
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -209,3 +211,9 @@ class Scheduler:
         """Fails if the scheduler's picture differs from the API server's."""
         answer = json.loads(self.text("/debug/cache-check"))
         assert answer["consistent"], answer["differences"]
+
+
+class Controller(Scheduler):
+    """The same for `wholepod controller …`."""
+
+    subcommand = "controller"
