@@ -86,7 +86,10 @@ class Stage(Workbench):
 
     def wait_status(self, name: str, **fields: Any) -> Json:
         """Wait until the group's status has these values; returns it."""
-        return self.wait_group(name, lambda group: _has(group.get("status", {}), fields), f"status {fields}")
+        status: Json = self.wait_group(
+            name, lambda group: _has(group.get("status", {}), fields), f"status {fields}"
+        )
+        return status
 
     def job(self, name: str, pods: int, *, annotations: Mapping[str, str], labels: Mapping[str, str]) -> Json:
         """Create a Job that runs so many pods at once."""

@@ -57,7 +57,13 @@ class Scheduler:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         where = [] if kubeconfig is None else [f"--kubeconfig={kubeconfig}"]
-        self.argv = [*command, self.subcommand, *where, "--bind-address=127.0.0.1:0", *flags]
+        self.argv: list[str | Path] = [
+            *command,
+            self.subcommand,
+            *where,
+            "--bind-address=127.0.0.1:0",
+            *flags,
+        ]
         self.log = log
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
