@@ -18,11 +18,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.config import Configuration, ConfigurationError, split_address
+from scheduler.config import Configuration, ConfigurationError
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.queue import SchedulingQueue
@@ -48,9 +47,8 @@ from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
 from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
-from scheduler.observe.server import Server
-from scheduler.observe.tls import server_context
 from scheduler.plugins.profiles import build_profile
+from scheduler.serving import serve_operators
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +122,7 @@ class App:
             leader_elect=election.leader_elect,
             lease_namespace=election.resource_namespace,
             lease_name=election.resource_name,
+            delegates_authorization=configuration.delegates_authorization,
         )
         await self._see_what_gangs_can_do()
         self._writer = Writer(
@@ -343,27 +342,18 @@ class App:
             self._leadership_lost.set_exception(LeadershipLost(f"leadership lost: {why}"))
 
     async def _start_server(self, stack: AsyncExitStack) -> int:
-        server = Server(
+        return await serve_operators(
+            stack,
+            self._client,
+            self._configuration,
             registry=self.metrics.registry,
             live={"ping": lambda: None, "scheduling-loop": self._check_loop},
             ready={
                 "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
                 **{f"{r.resource}-synced": _check_synced(r) for r in self._reflectors},
             },
-            configuration=msgspec.to_builtins(self._configuration),
             routes={"/debug/cache-check": self._cache_check, "/debug/gangs": self._list_gangs},
         )
-        address = self._configuration.bind_address
-        host, port = split_address(address)
-        try:
-            port = await server.start(host, port, server_context(self._configuration.tls))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {address}: {error.strerror or error}; "
-                "choose another --bind-address (port 0 picks a free one)"
-            ) from error
-        stack.push_async_callback(server.stop)
-        return port
 
     def _check_loop(self) -> str | None:
         idle_s = time.monotonic() - self.loop.last_turn_at

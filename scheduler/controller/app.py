@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from scheduler.config import Configuration, ConfigurationError, split_address
@@ -31,18 +30,18 @@ from scheduler.controller.reports import Reports
 from scheduler.controller.rights import CONTROLLER, CRD_MANIFEST, INSTALL_CRDS, MANIFEST
 from scheduler.controller.settings import ControllerSettings
 from scheduler.controller.shapes import GroupObject, Key, MemberPod, PortedPod
-from scheduler.controller.webhook import Certificate, Webhook, WebhookServer
+from scheduler.controller.webhook import Webhook, WebhookServer
 from scheduler.controller.workloads import Workload
 from scheduler.controller.workqueue import WorkQueue
 from scheduler.core.gangs.ref import POD_GROUP_LABEL
 from scheduler.kube.client import KubeClient
 from scheduler.kube.errors import KubeError
-from scheduler.kube.permissions import require
+from scheduler.kube.permissions import DELEGATION, require
 from scheduler.kube.resources import Resource
 from scheduler.kube.watch import Reflector
-from scheduler.observe.server import Server
-from scheduler.observe.tls import server_context
+from scheduler.observe.tls import Certificate, keep_fresh
 from scheduler.plugins.profiles import build_profile
+from scheduler.serving import serve_operators
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +85,7 @@ class Controller:
         await self._check_rights(client)
         self._make_parts(client, kubeconfig)
         webhook_port = await self._start_webhook(stack)
-        port = await self._start_server(stack)
+        port = await self._start_server(stack, client)
         self._following.start()
         stack.push_async_callback(self._following.stop)
         log.info(
@@ -101,7 +100,8 @@ class Controller:
         if self._settings.install_crds:
             await require(client, INSTALL_CRDS, CRD_MANIFEST)
             await crds.install(client)
-        await require(client, CONTROLLER, MANIFEST)
+        delegation = DELEGATION if self._configuration.delegates_authorization else ()
+        await require(client, [*CONTROLLER, *delegation], MANIFEST)
 
     def _make_parts(self, client: KubeClient, kubeconfig: Path | None) -> None:
         reports = Reports(client)
@@ -167,8 +167,6 @@ class Controller:
             "ports": self._ports.run(),
             "resync": self._resync(),
         }
-        if self._certificate is not None:
-            running["certificate"] = self._certificate.follow()
         tasks = [asyncio.create_task(each, name=name) for name, each in running.items()]
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
@@ -219,22 +217,37 @@ class Controller:
 
     async def _start_webhook(self, stack: AsyncExitStack) -> int | None:
         settings = self._settings
-        self._certificate: Certificate | None = None
         if not settings.webhook_address:
             return None
-        host, port = split_address(settings.webhook_address)
-        self._certificate = Certificate(settings.webhook_cert_file, settings.webhook_key_file)
+        try:
+            certificate = Certificate(Path(settings.webhook_cert_file), Path(settings.webhook_key_file))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot use --webhook-cert-file {settings.webhook_cert_file} with --webhook-key-file "
+                f"{settings.webhook_key_file}: {error}"
+            ) from error
         webhook = Webhook(
             Judge(self._policies),
             on_review=lambda kind, answer: self.metrics.reviews.labels(kind, answer).inc(),
         )
-        server = WebhookServer(webhook, self._certificate)
-        port = await _listening(server.start(host, port), settings.webhook_address, "--webhook-address")
+        server = WebhookServer(webhook, certificate)
+        try:
+            port = await server.start(*split_address(settings.webhook_address))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {settings.webhook_address}: {error.strerror or error}; "
+                "choose another --webhook-address (port 0 picks a free one)"
+            ) from error
         stack.push_async_callback(server.stop)
+        renewal = asyncio.create_task(keep_fresh(certificate), name="renew the webhook's certificate")
+        stack.callback(renewal.cancel)
         return port
 
-    async def _start_server(self, stack: AsyncExitStack) -> int:
-        server = Server(
+    async def _start_server(self, stack: AsyncExitStack, client: KubeClient) -> int:
+        return await serve_operators(
+            stack,
+            client,
+            self._configuration,
             registry=self.metrics.registry,
             live={
                 "ping": lambda: None,
@@ -243,29 +256,9 @@ class Controller:
             ready={
                 "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
                 "members-synced": _synced(self._member_pods),
-                "webhook-certificate": lambda: (
-                    self._certificate.trouble or None if self._certificate else None
-                ),
             },
-            configuration=msgspec.to_builtins(self._configuration),
             routes={},
         )
-        address = self._configuration.bind_address
-        host, port = split_address(address)
-        context = server_context(self._configuration.tls)
-        port = await _listening(server.start(host, port, context), address, "--bind-address")
-        stack.push_async_callback(server.stop)
-        return port
-
-
-async def _listening(start: Any, address: str, flag: str) -> int:
-    try:
-        return int(await start)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {address}: {error.strerror or error}; choose another {flag} "
-            "(port 0 picks a free one)"
-        ) from error
 
 
 def _synced(reflector: Reflector[Any]) -> Callable[[], str | None]:

@@ -10,10 +10,7 @@ Protocol: k8s.io/api admission/v1 (AdmissionReview).
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,14 +18,13 @@ import structlog
 from aiohttp import web
 
 from scheduler.api import ApiStruct
-from scheduler.config import ConfigurationError
 from scheduler.controller.admission import KINDS, Judge, Verdict
+from scheduler.observe.tls import Certificate
 
 log = structlog.get_logger(__name__)
 
 PATH = "/validate"
 REFUSED = 422
-RELOAD_CHECK_S = 30.0
 _BODY_LIMIT_BYTES = 8 * 2**20
 """Two objects of at most 1.5 MiB, as JSON of any indentation."""
 
@@ -83,51 +79,6 @@ class Webhook:
         except Exception:
             log.exception("a defect of the controller: an object was admitted unjudged", kind=asked.kind.kind)
             return Verdict()
-
-
-class Certificate:
-    """The pair of files of a server, taken up again when they change."""
-
-    def __init__(self, cert_file: str, key_file: str) -> None:
-        """Raises ConfigurationError."""
-        self._files = Path(cert_file), Path(key_file)
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.trouble = ""
-        """Why the files that are there now can't be used; the last good ones are."""
-        try:
-            self._seen = self._contents()
-            self.context.load_cert_chain(cert_file, key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                f"cannot use certificate {cert_file} with key {key_file} for the webhook: {error}"
-            ) from error
-
-    async def follow(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(RELOAD_CHECK_S)
-            self.reload()
-
-    def reload(self) -> None:
-        """Take up what is there, if it is another pair and a good one; new connections see it."""
-        cert_file, key_file = self._files
-        try:
-            contents = self._contents()
-            if contents == self._seen:
-                return
-            # Tried on another context first: a bad pair must not spoil the one in use.
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert_file, key_file)
-            self.context.load_cert_chain(cert_file, key_file)
-        except (OSError, ssl.SSLError) as error:
-            if not self.trouble:
-                log.warning("the webhook's new certificate can't be used, the old one is", why=str(error))
-            self.trouble = str(error)
-            return
-        self._seen, self.trouble = contents, ""
-        log.info("took up the webhook's new certificate", file=str(cert_file))
-
-    def _contents(self) -> tuple[bytes, ...]:
-        return tuple(path.read_bytes() for path in self._files)
 
 
 class WebhookServer:

@@ -180,6 +180,7 @@ class Hoarding:
             return None
         for hold in holding.holds.values():
             self._count(hold, "wasted")
+            self._workspace.on_released(hold.node, hold.queued.info)
         self._workspace.cost.rollbacks[_NAME] += 1
         holding.holds.clear()
         return planning
