@@ -22,6 +22,7 @@ from scheduler.core.decision import Decision
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, Strategy
+from scheduler.core.gangs.news import NotPlaced
 from scheduler.core.gangs.ref import GangRef, Source, group_ref, ref_of
 from scheduler.kube.binding import BindOutcome, Refused
 from scheduler.kube.gangs.actions import Commit, Ended, Member
@@ -168,6 +169,11 @@ class Gangs:
         batch.unprepared.discard(uid)
         self._give_up(batch, message)
         return True
+
+    def not_placed(self, news: NotPlaced) -> None:
+        """A gang was tried in vain: its group says why."""
+        if news.ref.source is Source.NATIVE:
+            self._conditions.not_scheduled(lambda: self._group(news.ref), news.reason, news.message)
 
     # ---- what the watch says
 

@@ -25,6 +25,17 @@ CONFLICT_MODE = "wholepod.io/conflict-mode"
 ON_MEMBER_LOSS = "wholepod.io/on-member-loss"
 DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
 
+OPTIONS = (
+    MIN_COUNT,
+    STRATEGY,
+    TOPOLOGY_KEY,
+    HOLD_TIMEOUT,
+    CONFLICT_MODE,
+    ON_MEMBER_LOSS,
+    DELETE_UNCONTROLLED,
+)
+"""All of them."""
+
 HOLD_TIMEOUT_S = 60.0
 """Of gangs that ask for no other."""
 
