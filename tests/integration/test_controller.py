@@ -22,7 +22,7 @@ from tests.integration.controlling import (
     stateful_set,
     template,
 )
-from tests.integration.harness import Controller, Json, eventually
+from tests.integration.harness import Controller, Json, Scheduler, eventually
 from tests.integration.observer import Observer
 from tests.integration.proxy import Proxy
 
@@ -252,6 +252,25 @@ def test_job_sets_once_they_are_served(stage: Stage, plane: ControlPlane) -> Non
     eventually(lambda: not exists(plane, f"{JOB_SETS}/jobsets"), "JobSets are served no more")
     stage.group("after", 1)
     stage.wait_status("after", phase="Pending")
+
+
+@pytest.mark.usefixtures("controller")
+def test_a_job_from_its_manifest_to_its_end(stage: Stage, plane: ControlPlane, log: Path) -> None:
+    """With the scheduler, and nothing made by hand but what kubelets do."""
+    with Scheduler("--leader-elect=false", kubeconfig=plane.kubeconfig, log=log) as scheduler:
+        stage.job("train", 3, annotations={CREATE: "true"}, labels={LABEL: "train"})
+        stage.wait_group("train", lambda g: said(g, "Scheduled") == ("True", "Scheduled"), "is scheduled")
+        pods = stage.pods.ask(
+            lambda seen: [
+                pod["metadata"] for pod in seen.values() if pod["metadata"]["namespace"] == stage.namespace
+            ]
+        )
+        assert len({pod["annotations"]["wholepod.io/txn"] for pod in pods}) == 1, "bound by one commit"
+        for phase in ("Running", "Succeeded"):
+            for pod in pods:
+                stage.set_phase(pod["name"], phase)
+            stage.wait_status("train", phase="Finished" if phase == "Succeeded" else phase)
+        scheduler.check_cache()
 
 
 # Ports.

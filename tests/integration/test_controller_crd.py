@@ -1,4 +1,4 @@
-"""CRDs of PodGroups: ours is installed where there is none, and another's is left as it is and put up with."""
+"""CRDs of PodGroups: ours is installed where there is none; another's is left as it is, and put up with."""
 
 from __future__ import annotations
 
