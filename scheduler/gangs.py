@@ -282,6 +282,7 @@ class Gangs:
             self._txns[ref] = other
         else:
             del self._txns[ref]
+            self._engine.gangs.book.thaw(ref)
         gang = self._engine.gangs.book.named(ref)
         if gang is not None:
             for member in ended.deleted:
@@ -320,7 +321,7 @@ class Gangs:
             return
         committer, txn, commit = self._committer, self._txns.get(batch.ref), batch.commit
         if not batch.members:
-            del self._batches[batch.ref]
+            self._give_up(batch, "")
         elif committer is None:
             self._give_up(batch, self._why_not)
         elif txn is not None:
@@ -414,6 +415,8 @@ class Gangs:
             self._volumes.cancel(uid)
         for placed in batch.members.values():
             self._on_outcome(placed, Refused(why))
+        if batch.ref not in self._txns:
+            self._engine.gangs.commit_ended(batch.ref)
 
 
 def gang_key(pod: Pod) -> str | None:
