@@ -54,6 +54,8 @@ class ApiServer:
     def __init__(self) -> None:
         self.port = 0
         self.pods: dict[tuple[str, str], Json] = {}
+        self.groups: Store = {}
+        """Kubernetes' own PodGroups."""
         self.events: dict[tuple[str, str], Json] = {}
         self.leases: dict[tuple[str, str], Json] = {}
         self.config_maps: dict[tuple[str, str], Json] = {}
@@ -226,12 +228,16 @@ class ApiServer:
                 return await self._watch(request)
             case "GET", ["api", "v1", "pods"]:
                 return self._list(request)
+            case "GET", ["api", "v1", "namespaces", namespace, "pods"]:
+                return self._list(request, namespace)
             case "GET", ["api", "v1", "namespaces", namespace, "pods", name]:
                 return _found(self.pods.get((namespace, name)))
             case "POST", ["api", "v1", "namespaces", namespace, "pods", name, "binding"]:
                 return self._bind(namespace, name, json.loads(body))
             case "PATCH", ["api", "v1", "namespaces", namespace, "pods", name, "status"]:
                 return self._patch(namespace, name, json.loads(body), request.content_type)
+            case "PATCH", ["apis", _, _, "namespaces", namespace, "podgroups", name, "status"]:
+                return self._patch_group(namespace, name, json.loads(body))
             case "DELETE", ["api", "v1", "namespaces", namespace, "pods", name]:
                 return self._delete(namespace, name, json.loads(body))
             case "GET", ["api", "v1", "persistentvolumes", name]:
@@ -290,6 +296,25 @@ class ApiServer:
         self.patches.append(patch)
         return _json(pod)
 
+    def _patch_group(self, namespace: str, name: str, patch: Json) -> web.Response:
+        """Conditions are merged by type, as far as a strategic merge patch names their fields."""
+        group = self.groups.get((namespace, name))
+        if group is None:
+            return _status(404, "NotFound", f'podgroups.scheduling.k8s.io "{name}" not found')
+        metadata = group["metadata"]
+        if any(patch["metadata"].get(key) not in (None, metadata[key]) for key in ("uid", "resourceVersion")):
+            return _status(409, "Conflict", "the object has been modified")
+        conditions = group.setdefault("status", {}).setdefault("conditions", [])
+        for new in patch["status"]["conditions"]:
+            old = next((c for c in conditions if c["type"] == new["type"]), None)
+            if old is None:
+                conditions.append(new)
+            else:
+                old.update(new)
+        metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
+        self.patches.append(patch)
+        return _json(group)
+
     def _delete(self, namespace: str, name: str, options: Json) -> web.Response:
         pod = self.pods.get((namespace, name))
         if pod is None:
@@ -337,8 +362,11 @@ class ApiServer:
         store[key] = obj
         return _json(obj)
 
-    def _list(self, request: web.Request) -> web.Response:
-        pods = list(self.pods.values())
+    def _list(self, request: web.Request, namespace: str = "") -> web.Response:
+        pods = [pod for (its, _), pod in self.pods.items() if namespace in ("", its)]
+        field, _, value = request.query.get("fieldSelector", "").partition("=")
+        if namespace and field == "status.phase":
+            pods = [pod for pod in pods if pod["status"]["phase"] == value]
         start = int(request.query.get("continue", 0))
         limit = min(int(request.query.get("limit", 10**9)), self.page_limit or 10**9)
         if "limit" not in request.query:
