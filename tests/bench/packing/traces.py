@@ -17,7 +17,9 @@ Request = tuple[int, int]
 
 WAGAP = Path("cerit-wagap-2013/wagap-2013.swf")
 WAGAP_NODE: Request = (80_000, 529_426_432 * 1024)
-"""A node of the "zewura" cluster, the larger of the two in the log."""
+"""A node of the "zewura" cluster, the larger of the two in the log, of which there are 20."""
+WAGAP_SMALL_NODE: Request = (12_000, 94_035_968 * 1024)
+"""A node of the "zegox" cluster, of which there are 48."""
 WINDOW_JOBS = 500
 
 BATCH = Path("alibaba-batch-cloudsimpy/jobs.csv")

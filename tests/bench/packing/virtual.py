@@ -74,7 +74,7 @@ class Outcome:
     work_byte_seconds: float = 0.0
     """Memory of jobs that ran, times how long."""
     ended_s: float = 0.0
-    """When the last job ended, or nothing more could happen."""
+    """When the last pod came or the last job ended."""
 
 
 class _Running:
@@ -131,7 +131,7 @@ class Replay:
             if times:
                 changes_until = self.now
             self._decide()
-        self._close()
+        self._close(changes_until)
         return self.outcome
 
     # ---- internals
@@ -174,25 +174,24 @@ class Replay:
         waits_s = outcome.single_waits_s if len(job.pods) == 1 else outcome.gang_waits_s
         waits_s.append(self.now - running.last_arrival)
         outcome.work_byte_seconds += sum(memory for _, memory in job.pods) * job.duration_s
-        self._count_idle(running)
+        self._count_idle(running, self.now)
         heapq.heappush(self._ends, (self.now + job.duration_s, running.number, running))
 
     def _end(self, running: _Running) -> None:
         for index in range(len(running.job.pods)):
             self.engine.remove_pod(running.uid(index))
-        self.outcome.ended_s = self.now
 
-    def _close(self) -> None:
-        """Nothing more can happen."""
+    def _close(self, ended_s: float) -> None:
+        """Nothing has happened since, and nothing more can."""
         self.engine.gangs.accounts.settle()
         stuck = {running.number: running for running, _ in self._waiting.values()}
-        self.outcome.unfinished = len(stuck)
+        self.outcome.unfinished, self.outcome.ended_s = len(stuck), ended_s
         for running in stuck.values():
-            self._count_idle(running)
+            self._count_idle(running, ended_s)
 
-    def _count_idle(self, running: _Running) -> None:
-        """Its bound pods have waited for the others until now."""
-        idle = sum(memory * (self.now - bound_at) for bound_at, memory in running.bound)
+    def _count_idle(self, running: _Running, until: float) -> None:
+        """Its bound pods have waited for the others."""
+        idle = sum(memory * max(until - bound_at, 0.0) for bound_at, memory in running.bound)
         self.outcome.idle_byte_seconds += idle
 
     def _pod(self, uid: str, index: int, running: _Running) -> Pod:
