@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import random
 import signal
 import time
 import uuid
@@ -31,7 +32,9 @@ from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
 from scheduler.kube.gangs.committer import GangCommitter
 from scheduler.kube.gangs.groups import GroupConditions
-from scheduler.kube.journal import Journal
+from scheduler.kube.gangs.lists import finished_pods, groups_of
+from scheduler.kube.gangs.restarts import Restarts
+from scheduler.kube.journal import Journal, LeftBehind
 from scheduler.kube.journal_format import Fenced, JournalUnavailable
 from scheduler.kube.leader import LeaderElector
 from scheduler.kube.lease import LeaseConfig
@@ -281,21 +284,39 @@ class App:
         gangs = self.loop.gangs
         names = [profile.scheduler_name for profile in self._profiles]
         committer = GangCommitter(self._client, journal, self._writer, gangs, scheduler_name=names[0])
+        restarts = Restarts(
+            self._client,
+            self._writer,
+            gangs.losses,
+            scheduler_name=names[0],
+            gang_of=gang_key,
+            leads=self._leads,
+        )
         fenced: Fenced | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(journal.run())
                 group.create_task(committer.run())
+                group.create_task(restarts.run())
                 await self._relist_pods()
-                pods = self.engine.known_pods()
+                pods = await self._look_up(left)
                 await committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
-                gangs.serve(committer)
+                gangs.serve(committer, restarts)
                 self._took_over = True
                 self.loop.wake()
         except* Fenced as several:
             fenced = next(error for error in several.exceptions if isinstance(error, Fenced))
         if fenced is not None:
             raise fenced
+
+    async def _look_up(self, left: LeftBehind) -> list[Pod]:
+        """All pods, and of the gangs that were left behind also what the watches don't show (yet)."""
+        known, rng = self.engine.known_pods(), random.Random()
+        for group in await groups_of(self._client, left.entries, rng):
+            self.loop.upsert_object(group)
+        finished = await finished_pods(self._client, left.entries, rng)
+        uids = {pod.metadata.uid for pod in finished}
+        return [*(pod for pod in known if pod.metadata.uid not in uids), *finished]
 
     async def _relist_pods(self) -> None:
         """What the leader before us bound last may not have reached our watch yet."""
