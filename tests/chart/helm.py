@@ -42,7 +42,9 @@ def render(*arguments: str | Path, minor: str = "1.37") -> list[Json]:
     return [item for item in yaml.safe_load_all(output) if item]
 
 
-def of_kind(items: list[Json], kind: str) -> Json:
-    """The only object of a kind."""
-    [item] = [item for item in items if item["kind"] == kind]
-    return item
+def of_kind(items: list[Json], kind: str, part: str = "") -> Json:
+    """The object of a kind: the scheduler's, or the other part's whose name has this behind it."""
+    found = [item for item in items if item["kind"] == kind]
+    names = {item["metadata"]["name"]: item for item in found}
+    shortest = min(names, key=len)
+    return names[f"{shortest.removesuffix('-controller')}{part}"] if part else names[shortest]

@@ -16,6 +16,9 @@ from scheduler.config import DURATION_FIELDS, Configuration
 
 CHART = Path(__file__).parents[2] / "charts" / "wholepod"
 SCHEMA = CHART / "values.schema.json"
+CRD = CHART.parents[1] / "deploy" / "crd-podgroups.yaml"
+COPY_OF_CRD = CHART / "files" / "crd-podgroups.yaml"
+"""A chart can't read files outside of its folder."""
 Json = dict[str, Any]
 
 SET_BY_THE_CHART = ("apiVersion", "kind", "bindAddress", "tls", "authorization")
@@ -62,9 +65,27 @@ def values_schema() -> Json:
                     {
                         "port": PORT,
                         "authorization": {"enum": ["delegated", "none"]},
-                        "tls": strict({"secretName": TEXT}),
+                        "tls": strict({"secretName": TEXT, "caBundle": TEXT}),
                     }
                 ),
+                "controller": strict(
+                    {
+                        "enabled": FLAG,
+                        "replicaCount": {"type": "integer", "minimum": 0},
+                        "port": PORT,
+                        "resources": KUBERNETES,
+                    }
+                ),
+                "webhook": strict(
+                    {
+                        "enabled": FLAG,
+                        "port": PORT,
+                        "failurePolicy": {"enum": ["Fail", "Ignore"]},
+                        "timeoutSeconds": {"type": "integer", "minimum": 1, "maximum": 30},
+                        "annotations": LABELS,
+                    }
+                ),
+                "crds": strict({"enabled": FLAG, "keep": FLAG}),
                 "serviceAccount": strict({"create": FLAG, "name": TEXT, "annotations": LABELS}),
                 "rbac": strict({"create": FLAG, "metricsReader": FLAG}),
                 "podAnnotations": LABELS,
@@ -138,3 +159,4 @@ def text() -> str:
 
 if __name__ == "__main__":
     SCHEMA.write_text(text())
+    COPY_OF_CRD.write_text(CRD.read_text())
