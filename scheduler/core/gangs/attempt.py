@@ -9,7 +9,7 @@ tells the strategies apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from scheduler.core.cycle import Cycle
@@ -28,6 +28,16 @@ from scheduler.core.volumes.plan import VolumePlan
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a plan came to nothing."""
+
+    reached: int
+    """So many members have places, or would have."""
+    why: str
+    """What keeps the next one off, as of a single pod."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemberOutcome:
     """What was decided for one member: placed for good (assumed), kept in mind, or nothing found."""
 
@@ -41,6 +51,8 @@ class MemberOutcome:
     """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None
     """Of a placed member whose gang did not have all it needs before."""
+    refusal: Refusal | None = None
+    """Of a member for which there was no place in a plan."""
 
 
 Attempt = Generator[bool | None, None, list[MemberOutcome]]
@@ -122,7 +134,8 @@ class Workspace:
         own = plan.failures.get(pod.info.uid)
         message = own.message if plan.found and own is not None else planning.message(pod.info.uid)
         rejected_by = frozenset[str]().union(*(f.rejected_by for f in plan.failures.values()))
-        return self.turned_away(pod, message, rejected_by)
+        refusal = Refusal(planning.reached, planning.failure(pod.info.uid).message)
+        return replace(self.turned_away(pod, message, rejected_by), refusal=refusal)
 
     def turned_away(
         self, pod: QueuedPod, message: str, rejected_by: frozenset[str] = frozenset()
