@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scheduler.core.filter_answers import PASSES
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.cost import GangCost
-from scheduler.core.gangs.domains import domain_mask
+from scheduler.core.gangs.domains import all_but, domain_mask
 from scheduler.core.gangs.gang import GangOptions, GangPolicy
 from scheduler.core.gangs.hoarding import seniority
 from scheduler.core.gangs.ref import GangRef
@@ -139,8 +139,8 @@ class Reservations:
             return self._counted_at + LOOK_AGAIN_S if self._missed else None
         return self._next_look if self._due else None
 
-    def allowed(self, info: PodInfo) -> Within | None:
-        """Nodes that the pod may take room of; None for all."""
+    def kept_from(self, info: PodInfo) -> frozenset[str]:
+        """Nodes of which the pod may not take any room."""
         gang = self.gang
         if (
             gang is None
@@ -148,11 +148,13 @@ class Reservations:
             or info.uid in gang.members
             or info.owned_by_daemon_set
         ):
-            return None
-        table = self._state.nodes
-        mask = np.ones(len(table), np.bool_)
-        mask[[table.row_of[name] for name in self.nodes if name in table.row_of]] = False
-        return Within(mask, "node(s) are kept for a gang that has waited longer")
+            return frozenset()
+        return self.nodes
+
+    def allowed(self, info: PodInfo) -> Within | None:
+        """Nodes that the pod may take room of; None for all."""
+        kept = self.kept_from(info)
+        return all_but(kept, self._state.nodes) if kept else None
 
     # ---- internals
 
