@@ -61,6 +61,7 @@ class Engine:
             queue,
             self.cycles,
             clock,
+            self._post_filters,
             on_freed=lambda node: self._waking.note(node, Wake.ASSIGNED_POD_REMOVED),
             on_released=self._released,
             on_asleep=lambda name, plugins: self._waking.wait_for_help(name, plugins),
@@ -268,22 +269,22 @@ class Engine:
 
     def preemption_done(self, uid: str) -> None:
         """All the victims' deletions were accepted (or needless): the pod waits for their room."""
-        preempting, queued = self._preempting.pop(uid, None), self.queue.get(uid)
-        if preempting is None or queued is None or queued.place is not Place.IN_FLIGHT:
+        preempting = self._preempting.get(uid)
+        if preempting is None:
             return
-        preemption, rejected_by = preempting
-        self._put_to_sleep(queued, rejected_by)
-        # Events have passed it by in the meantime. If it was the end of all victims, none is to come.
-        (name, key), waits = queued.kind, any(v.uid in self.state.pods for v in preemption.victims)
-        if not waits or self._second_looks[name].rejected_by(queued.info, key, None) is None:
-            self.queue.wake([queued], "PreemptionDone")
+        preemption, _ = preempting
+        if preemption.gang is None:
+            self._wait_for_room(uid, waits=any(v.uid in self.state.pods for v in preemption.victims))
+            return
+        gang = self.gangs.book.of(uid)
+        waits = gang is not None and self.gangs.rescue.awaits_victims(gang)
+        for member in preemption.gang.nodes:
+            self._wait_for_room(member, waits=waits, as_gang=True)
 
     def preemption_failed(self, uid: str) -> None:
-        """A victim's deletion was definitely refused: the pod is tried again after a backoff."""
-        preemption, _ = self._preempting.pop(uid, (None, None))
+        """A victim's deletion was definitely refused: the pod, or gang, is tried again after a backoff."""
+        preemption = self._give_up_preemption(uid)
         queued = self.queue.get(uid)
-        if preemption is not None:
-            self.state.spare(preemption)
         if preemption is not None and queued is not None and queued.place is Place.IN_FLIGHT:
             self._promises.withdraw(uid)
             self.queue.set_backoff(queued)
@@ -321,11 +322,34 @@ class Engine:
             verdict = Verdict.PLACED
             self._promises.withdraw(queued.info.uid)
             self._waking.note(placement.node, Wake.ASSIGNED_POD_ADDED)
+        elif outcome.preemption is not None:
+            return self._preempting_decision(outcome, outcome.preemption)
         else:
             verdict = Verdict.WAITING if outcome.retry else Verdict.UNSCHEDULABLE
-            nominated = self._promises.take_back(queued.info)
+            nominated = None if outcome.keeps_nomination else self._promises.take_back(queued.info)
         decision = self._decision(queued, verdict, placement, outcome.volumes)
         return replace(decision, commit=outcome.commit, nominated_node=nominated)
+
+    def _preempting_decision(self, outcome: MemberOutcome, preemption: Preemption) -> Decision:
+        """The first of a gang's members begins the preemption for all of them."""
+        queued = outcome.queued
+        uid, nodes = queued.info.uid, preemption.gang.nodes if preemption.gang is not None else {}
+        if uid not in self._preempting:
+            members = [self.queue.get(member) for member in nodes]
+            if any(member is None or member.place is not Place.IN_FLIGHT for member in members):
+                # One has gone since. The plan was for all.
+                self.queue.set_backoff(queued)
+                return self._decision(queued, Verdict.WAITING, outcome.placement)
+            displaced = {p.uid: p for n in set(nodes.values()) for p in self._displace(queued.info, n)}
+            preemption = replace(preemption, displaced=tuple(displaced.values()))
+            self.state.condemn(preemption)
+            for member in members:
+                if member is not None:
+                    self._promises.make(member.info, nodes[member.info.uid])
+                    self._preempting[member.info.uid] = preemption, outcome.placement.rejected_by
+        preemption, _ = self._preempting[uid]
+        decision = self._decision(queued, Verdict.UNSCHEDULABLE, outcome.placement)
+        return replace(decision, preemption=preemption, nominated_node=nodes[uid])
 
     def _unschedulable(
         self, queued: QueuedPod, placement: Placement, result: PostFilterResult | None
@@ -355,6 +379,34 @@ class Engine:
         self.queue.set_unschedulable(queued, rejected_by)
         self._waking.wait_for_help(queued.kind[0], rejected_by)
 
+    def _wait_for_room(self, uid: str, *, waits: bool, as_gang: bool = False) -> None:
+        """Its victims' deletions are accepted. `waits`: whether any of them is there still."""
+        _, rejected_by = self._preempting.pop(uid)
+        queued = self.queue.get(uid)
+        if queued is None or queued.place is not Place.IN_FLIGHT:
+            return
+        self._put_to_sleep(queued, rejected_by)
+        # Events have passed it by in the meantime. If it was the end of all victims, none is to come.
+        name, key = queued.kind
+        if not waits or (
+            not as_gang and self._second_looks[name].rejected_by(queued.info, key, None) is None
+        ):
+            self.queue.wake([queued], "PreemptionDone")
+
+    def _give_up_preemption(self, uid: str) -> Preemption | None:
+        """The pod's, if any: victims that are not leaving yet stay. If it is a gang's, its other members
+        are tried again."""
+        preemption, _ = self._preempting.pop(uid, (None, None))
+        if preemption is None:
+            return None
+        self.state.spare(preemption)
+        for member in preemption.gang.nodes if preemption.gang is not None else ():
+            queued = self.queue.get(member)
+            if self._preempting.pop(member, None) is not None and queued is not None:
+                self._promises.withdraw(member)
+                self.queue.set_backoff(queued)
+        return preemption
+
     def _displace(self, info: PodInfo, node: str) -> tuple[PodInfo, ...]:
         """Waiting pods of lower priority that are nominated to the node have to look for another one."""
         nominated = self.state.nominations.on(node)
@@ -371,7 +423,10 @@ class Engine:
         the victims may have died before all were deleted), but may preempt again."""
         for pod in self.state.nominations.on(node):
             queued = self.queue.get(pod.uid)
-            if queued is not None and queued.place is Place.UNSCHEDULABLE:
+            gang = self.gangs.book.of(pod.uid)
+            if gang is not None:
+                self.gangs.room_freed(gang, node)
+            elif queued is not None and queued.place is Place.UNSCHEDULABLE:
                 leaving = (p.info for p in self.state.pods_on(node) if p.info.preempted)
                 if all(victim.priority >= pod.priority for victim in leaving):
                     self.queue.wake([queued], "VictimsGone")
@@ -395,9 +450,7 @@ class Engine:
     def _stop_waiting(self, uid: str) -> None:
         self.queue.remove(uid)
         self._promises.forget(uid)
-        preemption, _ = self._preempting.pop(uid, (None, None))
-        if preemption is not None:
-            self.state.spare(preemption)
+        self._give_up_preemption(uid)
 
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)

@@ -23,10 +23,12 @@ from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.rescue import Rescue
 from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.post_filters import PostFilters
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
 
@@ -43,6 +45,7 @@ class GangDispatch:
         queue: SchedulingQueue,
         cycles: Mapping[str, Cycle],
         clock: Callable[[], float],
+        post_filters: PostFilters,
         *,
         on_freed: Callable[[str], None],
         on_released: Callable[[str, PodInfo], None],
@@ -70,11 +73,14 @@ class GangDispatch:
             Strategy.OPTIMISTIC: self.optimistic,
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
+        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
         self._workspace = workspace
         self._on_freed, self._on_asleep = on_freed, on_asleep
         self.decided: deque[MemberOutcome] = deque()
         self._attempt: Attempt | None = None
         self._taken: dict[str, QueuedPod] = {}
+        self._tentative: set[str] = set()
+        """Members that have a place which the attempt may give up or change."""
         self._incomplete: dict[GangRef, float] = {}
         """Gangs whose members have not been told what is missing → since when it is."""
 
@@ -103,7 +109,7 @@ class GangDispatch:
             self._workspace.rooms.give_back(info.uid)
             self._drop(info.uid)
             self._queue.activate(queued, "PodUpdate")
-        if info.uid in self._taken and changed:
+        if changed and (info.uid in self._taken or info.uid in self._tentative):
             self._drop_attempt()
 
     def remove(self, uid: str) -> None:
@@ -112,7 +118,7 @@ class GangDispatch:
         if gang is None:
             return
         self._drop(uid)
-        if uid in self._taken:
+        if uid in self._taken or uid in self._tentative:
             self._drop_attempt()
         self._workspace.rooms.hand_over(uid)
         self._review(gang)
@@ -120,6 +126,18 @@ class GangDispatch:
     def node_overlapped(self, node: str) -> None:
         """Others' pods have come to a node, it has shrunk, or it is gone."""
         self._settle(self.hoarding.broken_on(node))
+
+    def room_freed(self, gang: Gang, node: str) -> None:
+        """A pod has left a node that members are nominated to. When nobody else is to leave for the gang
+        it is tried at once, whatever its backoff: it was woken in vain meanwhile."""
+        if any(self._state.is_being_evicted(placed.info) for placed in self._state.pods_on(node)):
+            return
+        if not self.rescue.awaits_victims(gang):
+            members = (pod for pod in map(self._queue.get, gang.members) if pod is not None)
+            asleep = (pod for pod in members if pod.place in (Place.UNSCHEDULABLE, Place.BACKOFF))
+            first = next(asleep, None)
+            if first is not None:
+                self._queue.activate(first, "VictimsGone")
 
     def group_changed(self, ref: GangRef) -> None:
         """What the gang asks for is another thing now, or it is known now."""
@@ -152,11 +170,14 @@ class GangDispatch:
             if other is not None and other.place in (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE):
                 self._queue.take(other)
                 taken[uid] = other
+            elif other is not None and other.place is Place.TENTATIVE:
+                self._tentative.add(uid)
         options = self.book.options(gang)
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
-        self._attempt = self._strategies[options.strategy].attempt(gang, options, list(taken.values()))
+        attempt = self._strategies[options.strategy].attempt(gang, options, list(taken.values()))
+        self._attempt = self.rescue.attempt(gang, options, attempt)
         return True
 
     def work(self, until: float) -> bool:
@@ -166,7 +187,7 @@ class GangDispatch:
             try:
                 next(self._attempt)
             except StopIteration as end:
-                self._attempt, self._taken = None, {}
+                self._attempt, self._taken, self._tentative = None, {}, set()
                 self._settle(end.value)
                 return True
             if self._clock() >= until:
@@ -176,7 +197,7 @@ class GangDispatch:
     def fail(self, message: str) -> None:
         """The attempt has ended in an error: all members are tried again after a backoff."""
         taken = self._taken
-        self._attempt, self._taken = None, {}
+        self._attempt, self._taken, self._tentative = None, {}, set()
         self._settle(MemberOutcome(pod, Placement(None, message), retry=True) for pod in taken.values())
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
@@ -272,6 +293,9 @@ class GangDispatch:
                 continue  # gone meanwhile
             if outcome.tentative:
                 self._queue.set_tentative(queued)
+            elif outcome.preemption is not None:
+                if queued.place is not Place.IN_FLIGHT:
+                    self._queue.take(queued)
             elif placement.node is None and outcome.retry:
                 self._queue.set_backoff(queued)
             elif placement.node is None:
@@ -322,7 +346,7 @@ class GangDispatch:
         if self._attempt is not None:
             self._attempt.close()
         taken = self._taken
-        self._attempt, self._taken = None, {}
+        self._attempt, self._taken, self._tentative = None, {}, set()
         for uid, queued in taken.items():
             if self._queue.get(uid) is queued and queued.place is Place.IN_FLIGHT:
                 self._queue.activate(queued, "GangChanged")
