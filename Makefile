@@ -81,6 +81,10 @@ bench-preemption: environment ## Compare preemption's victims and broken budgets
 bench-shapes: environment ## Compare throughput with kube-scheduler on the workloads of its own benchmark
 	@$(RUN) python -m tests.bench.shapes $(ARGS)
 
+.PHONY: bench-gangs
+bench-gangs: environment ## Compare throughput and CPU with kube-scheduler on gangs
+	@$(RUN) python -m tests.bench.gangs $(ARGS)
+
 .PHONY: bench-decisions
 bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)

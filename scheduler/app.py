@@ -25,7 +25,7 @@ import structlog
 from scheduler.api import Namespace, Node, Pod
 from scheduler.config import Configuration, ConfigurationError, Tls, split_address
 from scheduler.core.engine import Engine
-from scheduler.core.gangs.ref import GROUPS
+from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.queue import SchedulingQueue
 from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
@@ -38,7 +38,7 @@ from scheduler.kube.journal_format import Fenced, JournalUnavailable
 from scheduler.kube.leader import LeaderElector
 from scheduler.kube.lease import LeaseConfig
 from scheduler.kube.payloads import hostname
-from scheduler.kube.permissions import journal_name, require_permissions
+from scheduler.kube.permissions import journal_name, missing_for_gangs, require_permissions
 from scheduler.kube.reports import PodReports
 from scheduler.kube.resources import RESOURCES, Resource
 from scheduler.kube.selfcheck import compare_with_api
@@ -47,6 +47,7 @@ from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.kube.watch import Handler, Reflector
 from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
+from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
 from scheduler.observe.server import Server
 from scheduler.plugins.profiles import build_profile
@@ -124,6 +125,7 @@ class App:
             lease_namespace=election.resource_namespace,
             lease_name=election.resource_name,
         )
+        await self._see_what_gangs_can_do()
         self._writer = Writer(
             client,
             on_bound=self.loop.on_bound,
@@ -154,12 +156,29 @@ class App:
             ),
         ]
         # Not among those that decisions wait for: gangs without a description wait by themselves.
-        self._groups: list[Reflector[Any]] = [
-            self._reflector(RESOURCES[kind], kind, ObjectHandler(self.loop, kind)) for kind in GROUPS
-        ]
+        self._groups = {
+            RESOURCES[kind]: self._reflector(RESOURCES[kind], kind, ObjectHandler(self.loop, kind))
+            for kind, source in GROUPS.items()
+            if source not in self._unserved
+        }
         port = await self._start_server(stack)
         names = [profile.scheduler_name for profile in configuration.profiles]
         log.info("started", server=client.server, scheduler_names=names, port=port)
+
+    async def _see_what_gangs_can_do(self) -> None:
+        """Some of what gangs need may be missing, as in kube-scheduler's own role: single pods go on."""
+        election = self._configuration.leader_election
+        self._why_no_gangs, unserved = await missing_for_gangs(
+            self._client,
+            lease_namespace=election.resource_namespace,
+            lease_name=election.resource_name,
+        )
+        if self._why_no_gangs:
+            unserved = dict.fromkeys(Source, self._why_no_gangs)
+        self._unserved = unserved
+        for source, why in unserved.items():
+            log.warning("gangs are not served", source=source.value, why=why)
+            self.engine.gangs.book.refuse(source, f"gangs are not served: {why}")
 
     def _reflector(
         self, resource: Resource, kind: type[T], handler: Handler[T], field_selector: str = ""
@@ -181,8 +200,8 @@ class App:
             *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors[1:]),
             asyncio.create_task(self._writer.run(), name="write"),
             *(
-                asyncio.create_task(self._watch_when_served(RESOURCES[kind], groups), name="watch groups")
-                for kind, groups in zip(GROUPS, self._groups, strict=True)
+                asyncio.create_task(self._watch_when_served(resource, groups), name="watch groups")
+                for resource, groups in self._groups.items()
             ),
             asyncio.create_task(self.loop.run(), name="decide"),
             asyncio.create_task(self._run_gangs(), name="bind gangs"),
@@ -238,6 +257,10 @@ class App:
         """Takes over what the leader before us did last, lets decisions begin, and binds gangs until
         cancelled. Raises Fenced when another one has the journal."""
         await self._leading.wait()
+        if self._why_no_gangs:
+            await self._begin_to_decide()
+            await self._stopping.wait()
+            return
         election = self._configuration.leader_election
         journal = Journal(
             self._client,
@@ -328,7 +351,7 @@ class App:
                 **{f"{r.resource}-synced": _check_synced(r) for r in self._reflectors},
             },
             configuration=msgspec.to_builtins(self._configuration),
-            routes={"/debug/cache-check": self._cache_check},
+            routes={"/debug/cache-check": self._cache_check, "/debug/gangs": self._list_gangs},
         )
         address = self._configuration.bind_address
         host, port = split_address(address)
@@ -348,6 +371,9 @@ class App:
 
     async def _cache_check(self) -> Any:
         return await compare_with_api(self._client, self.engine, pod_selector=UNFINISHED)
+
+    async def _list_gangs(self) -> Any:
+        return await list_gangs(self.engine, lambda: self.loop.gangs.committing, leads=self._leads)
 
 
 def _freeze_collected() -> None:

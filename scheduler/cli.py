@@ -28,6 +28,7 @@ from scheduler.config import (
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+DEFAULT_URL = "http://127.0.0.1:10259"
 EXIT_CONFIGURATION = 2
 EXIT_CLUSTER = 3
 
@@ -147,6 +148,62 @@ def _run(configuration: Configuration) -> None:
         _fail(error, EXIT_CONFIGURATION)
     except KubeError as error:
         _fail(error, EXIT_CLUSTER)
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[[NAMESPACE/]NAME]...")
+@click.option("-n", "--namespace", help="Only gangs of this namespace. [default: all]")
+@click.option("--state", "states", multiple=True, help="Only gangs in this state; repeat for several.")
+@click.option("--strategy", "strategies", multiple=True, help="Only gangs of this strategy; likewise.")
+@click.option(
+    "--url", default=DEFAULT_URL, show_default=True, help="Where a scheduler listens (bindAddress)."
+)
+@click.option("--ca-file", type=click.Path(path_type=Path), help="Verify an https URL by these certificates.")
+@click.option("--insecure-skip-tls-verify", is_flag=True, help="Don't verify an https URL.")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Format."
+)
+def gangs(
+    names: tuple[str, ...],
+    namespace: str | None,
+    states: tuple[str, ...],
+    strategies: tuple[str, ...],
+    url: str,
+    ca_file: Path | None,
+    insecure_skip_tls_verify: bool,
+    output: str,
+) -> None:
+    """List gangs: their members, strategy and state, and what each waits for.
+
+    With names, their members are listed too; the exit code is 1 when there is no such gang.
+
+    Holds and claims are in the memory of the scheduler that leads, not in the cluster, so it is asked, by
+    HTTP. It mostly listens inside of its pod only:
+
+    \b
+      kubectl port-forward -n kube-system deployment/wholepod 10259 &
+      wholepod gangs
+
+    \b
+    States:
+      incomplete   members are missing, or what describes the gang
+      waiting      its members exist, and there is no room for them
+      planning     it is being decided for
+      holding      strategy hoarding: places are kept for some members
+      claimed      strategy optimistic: some members have places in mind
+      committing   members are being bound
+      bound        at least min-count members have nodes
+    """
+    from scheduler.show_gangs import Selection, ask, show
+
+    try:
+        selection = Selection.of(names, namespace=namespace, states=states, strategies=strategies)
+        answer = ask(url, ca_file=ca_file, verify=not insecure_skip_tls_verify)
+    except ConfigurationError as error:
+        _fail(error, EXIT_CONFIGURATION)
+    except OSError as error:
+        _fail(error, EXIT_CLUSTER)
+    sys.exit(show(answer, selection, as_json=output == "json"))
 
 
 @main.group("config")

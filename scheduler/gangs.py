@@ -21,7 +21,7 @@ from scheduler.api_objects import PodGroup
 from scheduler.core.decision import Decision
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.commit import GangCommit
-from scheduler.core.gangs.gang import GangError
+from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.ref import GangRef, Source, ref_of
 from scheduler.kube.binding import BindOutcome, Refused
 from scheduler.kube.gangs.actions import Commit, Ended, Member
@@ -83,6 +83,8 @@ class Gangs:
         self._txns: dict[GangRef, str] = {}
         self._gangs: dict[str, GangRef] = {}
         """The same the other way round."""
+        self._strategies: dict[str, Strategy] = {}
+        """By transaction; its gang may have no member left at the end."""
         self._binding: dict[str, tuple[str, Placed]] = {}
         """Member → the transaction it was handed over for."""
 
@@ -102,6 +104,11 @@ class Gangs:
         """Members that have a node and are not bound yet."""
         gathered = [self._gathering] if self._gathering is not None else []
         return len(self._binding) + sum(len(b.members) for b in (*gathered, *self._batches.values()))
+
+    @property
+    def committing(self) -> frozenset[GangRef]:
+        """Gangs that are being bound, or whose members' volumes are made ready for it."""
+        return frozenset((*self._txns, *self._batches))
 
     def __contains__(self, uid: object) -> bool:
         return uid in self._binding or any(uid in batch.members for batch in self._unstarted())
@@ -217,6 +224,9 @@ class Gangs:
         ref = self._gangs.pop(txn, None)
         if ref is not None:
             del self._txns[ref]
+        strategy = self._strategies.pop(txn, Strategy.ATOMIC)
+        if ended.compensated:
+            self._engine.gangs.cost.compensations[strategy.value] += 1
         self._metrics.gang_commits.labels("complete" if ended.complete else "given_up").inc()
         left = [placed for its_txn, placed in self._binding.values() if its_txn == txn]
         for placed in left:
@@ -227,8 +237,7 @@ class Gangs:
         """Its other members are planned like any that wait, and join the transaction."""
         ref = GangRef.parse(unfinished.entry.gang)
         if ref is not None:
-            self._txns[ref] = unfinished.entry.txn
-            self._gangs[unfinished.entry.txn] = ref
+            self._begins(unfinished.entry.txn, ref)
 
     def terms(self, gang: str) -> Terms:
         """What a gang that a former leader left has agreed to."""
@@ -280,7 +289,7 @@ class Gangs:
     def _start(self, committer: GangCommitter, commit: GangCommit, batch: _Batch) -> None:
         txn, ref = uuid.uuid4().hex, batch.ref
         group = self._group(ref)
-        self._txns[ref], self._gangs[txn] = txn, ref
+        self._begins(txn, ref)
         self._hand_over(txn, batch.members.values())
         log.info("binding a gang", gang=str(ref), members=len(batch.members), min_count=commit.min_count)
         committer.start(
@@ -313,12 +322,22 @@ class Gangs:
         queued = self._engine.queue.get(placed.uid)
         return queued.info.pod if queued is not None else placed.decision.pod.pod
 
+    def _begins(self, txn: str, ref: GangRef) -> None:
+        self._txns[ref], self._gangs[txn] = txn, ref
+        options = self._options(ref)
+        if options is not None:
+            self._strategies[txn] = options.strategy
+
     def _domain(self, ref: GangRef) -> str:
+        options = self._options(ref)
+        return options.topology_key if options is not None else ""
+
+    def _options(self, ref: GangRef) -> GangOptions | None:
         gang = self._engine.gangs.book.named(ref)
         try:
-            return self._engine.gangs.book.options(gang).topology_key if gang is not None else ""
+            return self._engine.gangs.book.options(gang) if gang is not None else None
         except GangError:
-            return ""
+            return None
 
     def _give_up(self, batch: _Batch, why: str) -> None:
         self._batches.pop(batch.ref, None)

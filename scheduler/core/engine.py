@@ -23,7 +23,8 @@ from scheduler.core.placement import Placement
 from scheduler.core.plugin import ObjectChange, PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
-from scheduler.core.preemption import Preemption
+from scheduler.core.preemption import GangRoom, Preemption
+from scheduler.core.preemptors import Preemptors
 from scheduler.core.profile import Profile
 from scheduler.core.promises import Promises
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
@@ -53,8 +54,6 @@ class Engine:
         self.cycles: dict[str, Cycle] = {
             p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
         }
-        self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
-        """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
         self.gangs = GangDispatch(
             self.state,
@@ -76,6 +75,7 @@ class Engine:
         self._promises = Promises(
             self.state.nominations, lambda node: self._waking.note(node, Wake.ASSIGNED_POD_REMOVED)
         )
+        self._preemptors = Preemptors(self.state, queue, self._promises, self._put_to_sleep)
 
     # ---- what the watch says
 
@@ -268,26 +268,28 @@ class Engine:
         self.queue.remove(uid)
 
     def preemption_done(self, uid: str) -> None:
-        """All the victims' deletions were accepted (or needless): the pod waits for their room."""
-        preempting = self._preempting.get(uid)
-        if preempting is None:
+        """All the victims' deletions were accepted (or needless): the pod, or gang, waits for their room."""
+        preemption = self._preemptors.of(uid)
+        if preemption is None:
             return
-        preemption, _ = preempting
+        # Events have passed it by in the meantime. If it was the end of all victims, none is to come.
         if preemption.gang is None:
-            self._wait_for_room(uid, waits=any(v.uid in self.state.pods for v in preemption.victims))
+            waits, queued = (
+                any(v.uid in self.state.pods for v in preemption.victims),
+                self._preemptors.wait(uid),
+            )
+            if queued is not None and (not waits or self._fits_somewhere(queued)):
+                self.queue.wake([queued], "PreemptionDone")
             return
         gang = self.gangs.book.of(uid)
         waits = gang is not None and self.gangs.rescue.awaits_victims(gang)
-        for member in preemption.gang.nodes:
-            self._wait_for_room(member, waits=waits, as_gang=True)
+        for queued in [self._preemptors.wait(member) for member in preemption.gang.nodes]:
+            if queued is not None and not waits:
+                self.queue.activate(queued, "PreemptionDone")
 
     def preemption_failed(self, uid: str) -> None:
         """A victim's deletion was definitely refused: the pod, or gang, is tried again after a backoff."""
-        preemption = self._give_up_preemption(uid)
-        queued = self.queue.get(uid)
-        if preemption is not None and queued is not None and queued.place is Place.IN_FLIGHT:
-            self._promises.withdraw(uid)
-            self.queue.set_backoff(queued)
+        self._preemptors.give_up(uid)
 
     def wake_helped(self) -> int:
         """Wakes pods that what happened has helped, as far as a slice of time allows; returns how many."""
@@ -322,34 +324,26 @@ class Engine:
             verdict = Verdict.PLACED
             self._promises.withdraw(queued.info.uid)
             self._waking.note(placement.node, Wake.ASSIGNED_POD_ADDED)
-        elif outcome.preemption is not None:
-            return self._preempting_decision(outcome, outcome.preemption)
+        elif outcome.preemption is not None and outcome.preemption.gang is not None:
+            return self._preempting_decision(outcome, outcome.preemption.gang, outcome.preemption)
         else:
             verdict = Verdict.WAITING if outcome.retry else Verdict.UNSCHEDULABLE
             nominated = None if outcome.keeps_nomination else self._promises.take_back(queued.info)
         decision = self._decision(queued, verdict, placement, outcome.volumes)
         return replace(decision, commit=outcome.commit, nominated_node=nominated)
 
-    def _preempting_decision(self, outcome: MemberOutcome, preemption: Preemption) -> Decision:
-        """The first of a gang's members begins the preemption for all of them."""
-        queued = outcome.queued
-        uid, nodes = queued.info.uid, preemption.gang.nodes if preemption.gang is not None else {}
-        if uid not in self._preempting:
-            members = [self.queue.get(member) for member in nodes]
-            if any(member is None or member.place is not Place.IN_FLIGHT for member in members):
-                # One has gone since. The plan was for all.
-                self.queue.set_backoff(queued)
-                return self._decision(queued, Verdict.WAITING, outcome.placement)
-            displaced = {p.uid: p for n in set(nodes.values()) for p in self._displace(queued.info, n)}
-            preemption = replace(preemption, displaced=tuple(displaced.values()))
-            self.state.condemn(preemption)
-            for member in members:
-                if member is not None:
-                    self._promises.make(member.info, nodes[member.info.uid])
-                    self._preempting[member.info.uid] = preemption, outcome.placement.rejected_by
-        preemption, _ = self._preempting[uid]
-        decision = self._decision(queued, Verdict.UNSCHEDULABLE, outcome.placement)
-        return replace(decision, preemption=preemption, nominated_node=nodes[uid])
+    def _preempting_decision(
+        self, outcome: MemberOutcome, gang: GangRoom, preemption: Preemption
+    ) -> Decision:
+        """The first of a gang's members begins for all of them."""
+        queued, placement = outcome.queued, outcome.placement
+        uid = queued.info.uid
+        begun = self._preemptors.of(uid) is not None
+        if not begun and not self._preemptors.begin_for_gang(preemption, gang.nodes, placement.rejected_by):
+            self.queue.set_backoff(queued)  # the plan was for all
+            return self._decision(queued, Verdict.WAITING, placement)
+        decision = self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+        return replace(decision, preemption=self._preemptors.of(uid), nominated_node=gang.nodes[uid])
 
     def _unschedulable(
         self, queued: QueuedPod, placement: Placement, result: PostFilterResult | None
@@ -361,10 +355,7 @@ class Engine:
             placement = replace(placement, message=f"{placement.message} {result.message}")
         if result is not None and result.preemption is not None:
             nominated = result.preemption.node
-            preemption = replace(result.preemption, displaced=self._displace(info, nominated))
-            self._promises.make(info, nominated)
-            self._preempting[info.uid] = preemption, placement.rejected_by
-            self.state.condemn(preemption)
+            preemption = self._preemptors.begin(info, result.preemption, placement.rejected_by)
         else:
             if result is None or not result.keeps_nomination:
                 nominated = self._promises.take_back(info)
@@ -379,44 +370,9 @@ class Engine:
         self.queue.set_unschedulable(queued, rejected_by)
         self._waking.wait_for_help(queued.kind[0], rejected_by)
 
-    def _wait_for_room(self, uid: str, *, waits: bool, as_gang: bool = False) -> None:
-        """Its victims' deletions are accepted. `waits`: whether any of them is there still."""
-        _, rejected_by = self._preempting.pop(uid)
-        queued = self.queue.get(uid)
-        if queued is None or queued.place is not Place.IN_FLIGHT:
-            return
-        self._put_to_sleep(queued, rejected_by)
-        # Events have passed it by in the meantime. If it was the end of all victims, none is to come.
+    def _fits_somewhere(self, queued: QueuedPod) -> bool:
         name, key = queued.kind
-        if not waits or (
-            not as_gang and self._second_looks[name].rejected_by(queued.info, key, None) is None
-        ):
-            self.queue.wake([queued], "PreemptionDone")
-
-    def _give_up_preemption(self, uid: str) -> Preemption | None:
-        """The pod's, if any: victims that are not leaving yet stay. If it is a gang's, its other members
-        are tried again."""
-        preemption, _ = self._preempting.pop(uid, (None, None))
-        if preemption is None:
-            return None
-        self.state.spare(preemption)
-        for member in preemption.gang.nodes if preemption.gang is not None else ():
-            queued = self.queue.get(member)
-            if self._preempting.pop(member, None) is not None and queued is not None:
-                self._promises.withdraw(member)
-                self.queue.set_backoff(queued)
-        return preemption
-
-    def _displace(self, info: PodInfo, node: str) -> tuple[PodInfo, ...]:
-        """Waiting pods of lower priority that are nominated to the node have to look for another one."""
-        nominated = self.state.nominations.on(node)
-        displaced = tuple(pod for pod in nominated if pod.priority < info.priority)
-        for pod in displaced:
-            self._promises.take_back(pod)
-            queued = self.queue.get(pod.uid)
-            if queued is not None:
-                self.queue.wake([queued], "NominationCleared")
-        return displaced
+        return self._second_looks[name].rejected_by(queued.info, key, None) is None
 
     def _wake_nominated(self, node: str) -> None:
         """Pods nominated to a node sleep until their victims are gone. They need not fit then (whoever chose
@@ -450,7 +406,7 @@ class Engine:
     def _stop_waiting(self, uid: str) -> None:
         self.queue.remove(uid)
         self._promises.forget(uid)
-        self._give_up_preemption(uid)
+        self._preemptors.give_up(uid)
 
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)

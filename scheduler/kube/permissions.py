@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from scheduler.api_objects import ClusterObject
+from scheduler.core.gangs.ref import Source
 from scheduler.kube.client import KubeClient
 from scheduler.kube.errors import KubeError
 from scheduler.kube.resources import RESOURCES
@@ -52,15 +53,18 @@ VOLUMES = tuple(
 """What it takes to carry out plans for pods' volumes."""
 JOURNAL = tuple(Permission(verb, "configmaps") for verb in ("create", "get", "update"))
 """What it takes to bind gangs, in the lease's namespace."""
-GROUPS = (
-    *(
-        Permission(verb, "podgroups", group)
-        for group in ("scheduling.k8s.io", "scheduling.x-k8s.io")
-        for verb in ("list", "watch")
+GROUPS = {
+    Source.NATIVE: (
+        Permission("list", "podgroups", "scheduling.k8s.io"),
+        Permission("watch", "podgroups", "scheduling.k8s.io"),
+        Permission("patch", "podgroups", "scheduling.k8s.io", "status"),
     ),
-    Permission("patch", "podgroups", "scheduling.k8s.io", "status"),
-)
-"""What it takes to know gangs, served or not, and to say that they were placed."""
+    Source.COSCHEDULING: (
+        Permission("list", "podgroups", "scheduling.x-k8s.io"),
+        Permission("watch", "podgroups", "scheduling.x-k8s.io"),
+    ),
+}
+"""What it takes to know groups of pods, served or not, and to say that they were placed."""
 LEADER_ELECTION = tuple(
     Permission(verb, "leases", group="coordination.k8s.io") for verb in ("create", "get", "update")
 )
@@ -98,30 +102,50 @@ async def require_permissions(
     lease_namespace: str,
     lease_name: str,
 ) -> None:
-    """Raises MissingPermissions, or what `KubeClient.request` raises. The journal is beside the lease."""
+    """Raises MissingPermissions, or what `KubeClient.request` raises."""
     volumes = VOLUMES if writes_volumes else ()
-    permissions = [*SCHEDULING, *GROUPS, *volumes]
+    permissions = [*SCHEDULING, *volumes]
     permissions += [permission for kind in watched for permission in to_watch(kind)]
-    wanted = [(permission, "", "") for permission in permissions]
-    named = [(permission, journal_name(lease_name)) for permission in JOURNAL]
+    missing = await _missing(client, permissions)
     if leader_elect:
-        named += [(permission, lease_name) for permission in LEADER_ELECTION]
-    # `create` can't be limited to a name (the name is not known to the authoriser then).
-    wanted += [
-        (permission, lease_namespace, "" if permission.verb == "create" else name)
-        for permission, name in named
-    ]
-    missing = [
-        str(permission)
-        for permission, namespace, name in wanted
-        if not await _allowed(client, permission, namespace, name)
-    ]
+        missing += await _missing(client, LEADER_ELECTION, lease_namespace, lease_name)
     if missing:
-        raise MissingPermissions(
-            f"the account that Wholepod runs as may not: {', '.join(missing)}; grant it with a ClusterRole "
-            "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it "
-            "may do)"
-        )
+        raise MissingPermissions(_text(missing))
+
+
+async def missing_for_gangs(
+    client: KubeClient, *, lease_namespace: str, lease_name: str
+) -> tuple[str, dict[Source, str]]:
+    """Why no gang can be bound, and why gangs that these objects describe can't be known; empty for what
+    can. The journal is beside the lease. Single pods need none of it: kube-scheduler's own role has none.
+
+    Raises what `KubeClient.request` raises.
+    """
+    journal = await _missing(client, JOURNAL, lease_namespace, journal_name(lease_name))
+    groups = {source: await _missing(client, permissions) for source, permissions in GROUPS.items()}
+    return (
+        _text(journal) if journal else "",
+        {source: _text(missing) for source, missing in groups.items() if missing},
+    )
+
+
+def _text(missing: Iterable[str]) -> str:
+    return (
+        f"the account that Wholepod runs as may not: {', '.join(missing)}; grant it with a ClusterRole "
+        "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it "
+        "may do)"
+    )
+
+
+async def _missing(
+    client: KubeClient, wanted: Iterable[Permission], namespace: str = "", name: str = ""
+) -> list[str]:
+    # `create` can't be limited to a name (the name is not known to the authoriser then).
+    return [
+        str(permission)
+        for permission in wanted
+        if not await _allowed(client, permission, namespace, "" if permission.verb == "create" else name)
+    ]
 
 
 async def _allowed(client: KubeClient, permission: Permission, namespace: str, name: str) -> bool:

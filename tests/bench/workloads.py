@@ -23,6 +23,7 @@ MEASURED, BEFORE, CHURN = "measured", "before", "churn"
 HIGH, HIGH_PRIORITY = "high", 10
 """The PriorityClass of pods that go before others."""
 ZONE, HOST = "topology.kubernetes.io/zone", "kubernetes.io/hostname"
+POD_GROUPS = "scheduling.k8s.io/v1beta1"
 ALIKE = {"cpu": "100m", "memory": "500Mi"}
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -56,11 +57,13 @@ class Template:
 
 @dataclass(frozen=True)
 class Group:
-    """So many pods of one template, spread over namespaces `before-0`, `before-1` … if more than one."""
+    """So many pods of one template, spread over namespaces `before-0`, `before-1` … if more than one. Those
+    that wait may be gangs' members, of `gang_size` each."""
 
     template: Template
     count: int
     namespaces: int = 1
+    gang_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Shape:
     """Whether a Service selects the measured pods."""
     churn: Churn | None = None
     floor: float = 1.5
+    gangs: Sequence[tuple[int, int]] = ()
+    """(How many gangs, of how many members): the measured pods in turn, if they are gangs' members."""
 
     def scaled(self, nodes: int) -> Shape:
         """The same for another number of nodes."""
@@ -102,10 +107,12 @@ class Shape:
         def part(count: int) -> int:
             return max(1, count * nodes // FULL_NODES) if count else 0
 
+        gangs = [(part(count), size) for count, size in self.gangs]
         return replace(
             self,
             nodes=part(self.nodes) if self.nodes > 1 else 1,
-            pods=part(self.pods),
+            pods=sum(count * size for count, size in gangs) if gangs else part(self.pods),
+            gangs=gangs,
             placed=[replace(group, count=part(group.count)) for group in self.placed],
             waiting=None if self.waiting is None else replace(self.waiting, count=part(self.waiting.count)),
             tainted=part(self.tainted),
@@ -140,17 +147,51 @@ class Shape:
                 number += 1
         if self.waiting is not None:
             for i in range(self.waiting.count):
+                size = self.waiting.gang_size
+                member = _member_of(gang_name(i // size)) if size else {}
                 yield self.waiting.template.manifest(
-                    f"waiting-{i:05}", i, namespace=f"{BEFORE}-0", scheduler_name=scheduler_name
+                    f"waiting-{i:05}", i, namespace=f"{BEFORE}-0", scheduler_name=scheduler_name, **member
                 )
 
     def measured_pods(self, scheduler_name: str) -> Iterator[Json]:
+        gang_of = [gang_name(number) for number, size in enumerate(self._gang_sizes()) for _ in range(size)]
         for i in range(self.pods):
-            yield self.measured.manifest(f"pod-{i:05}", i, namespace=MEASURED, scheduler_name=scheduler_name)
+            group = _member_of(gang_of[i]) if gang_of else {}
+            yield self.measured.manifest(
+                f"pod-{i:05}", i, namespace=MEASURED, scheduler_name=scheduler_name, **group
+            )
+
+    def pod_groups(self) -> Iterator[Json]:
+        """Kubernetes' own, one for each gang; all members are needed."""
+        if self.waiting is not None and self.waiting.gang_size:
+            for number in range(self.waiting.count // self.waiting.gang_size):
+                yield _pod_group(number, self.waiting.gang_size, namespace=f"{BEFORE}-0")
+        for number, size in enumerate(self._gang_sizes()):
+            yield _pod_group(number, size, namespace=MEASURED)
+
+    def _gang_sizes(self) -> list[int]:
+        return [size for count, size in self.gangs for _ in range(count)]
 
 
 def node_name(number: int) -> str:
     return f"node-{number:05}"
+
+
+def gang_name(number: int) -> str:
+    return f"gang-{number:04}"
+
+
+def _member_of(gang: str) -> Json:
+    return {"schedulingGroup": {"podGroupName": gang}}
+
+
+def _pod_group(number: int, size: int, *, namespace: str) -> Json:
+    return {
+        "apiVersion": POD_GROUPS,
+        "kind": "PodGroup",
+        "metadata": {"name": gang_name(number), "namespace": namespace},
+        "spec": {"schedulingPolicy": {"gang": {"minCount": size}}},
+    }
 
 
 def service_manifest(name: str, namespace: str) -> Json:

@@ -56,6 +56,12 @@ def test_kube_schedulers_own_role_is_enough(bench: Workbench, log: Path) -> None
         bench.wait_event("pod", "Scheduled")
         bench.pod("big", "64Gi", scheduler_name="default-scheduler")
         bench.wait_unschedulable("big")
+        # Only gangs need more than it grants, and say so.
+        member = pod_manifest("member", {}, namespace=bench.namespace, scheduler_name="default-scheduler")
+        member["metadata"]["annotations"] = {"wholepod.io/gang": "pair", "wholepod.io/min-count": "1"}
+        bench.api.create(member)
+        event = bench.wait_event("member", "WaitingForGang")
+        assert "may not: create configmaps, get configmaps, update configmaps" in event["note"]
 
 
 def test_two_profiles_in_one_process(bench: Workbench, log: Path, tmp_path: Path) -> None:

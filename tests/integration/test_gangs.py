@@ -6,13 +6,15 @@ both on the larger one, and each pays for it in its own way.
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster import ControlPlane
 from tests.cluster.api import pod_manifest
-from tests.integration.harness import Json, Scheduler, eventually
+from tests.integration.harness import WHOLEPOD, Json, Scheduler, eventually
 from tests.integration.observer import condition
 from tests.integration.workbench import Workbench
 
@@ -27,7 +29,7 @@ profiles:
   - name: MemoryFit
     args: {objective: tight}
 """
-STRATEGIES = ("atomic", "hoarding", "optimistic")
+PLACE = "has a place on node small until the rest of its gang has"
 JOURNAL = "/api/v1/namespaces/kube-system/configmaps/wholepod-journal"
 
 
@@ -42,22 +44,45 @@ def scheduler(shared_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
         yield scheduler
 
 
-def member(bench: Workbench, name: str, strategy: str) -> None:
+@pytest.fixture
+def problem(bench: Workbench) -> Workbench:
+    """Nodes of 1.25 and 2 GiB."""
+    for name, memory in (("small", "1280Mi"), ("large", "2Gi")):
+        bench.node(name, memory=memory, labels={"kubernetes.io/hostname": name})
+    return bench
+
+
+def member(bench: Workbench, name: str, memory: str, strategy: str) -> None:
     options = {
         "gang": strategy,
         "min-count": "2",
         "strategy": strategy,
         "topology-key": "kubernetes.io/hostname",
     }
-    manifest = pod_manifest(name, {"memory": "1Gi"}, namespace=bench.namespace)
+    manifest = pod_manifest(name, {"memory": memory}, namespace=bench.namespace)
     manifest["metadata"]["annotations"] = {f"wholepod.io/{key}": value for key, value in options.items()}
     bench.api.create(manifest)
 
 
-def costs(scheduler: Scheduler) -> tuple[float, float]:
-    """(plans given up after members had places in them, memory held in vain, in byte-seconds)."""
-    wasted = scheduler.metric("wholepod_gang_held_memory_byte_seconds_total", outcome="wasted")
-    return scheduler.metric("wholepod_gang_rollbacks_total"), wasted
+def cost(scheduler: Scheduler, strategy: str) -> dict[str, float]:
+    """Plans given up after members had places in them, conflicts, and memory held (byte-seconds)."""
+    held = "wholepod_gang_held_memory_byte_seconds_total"
+    return {
+        "rollbacks": scheduler.metric("wholepod_gang_rollbacks_total", strategy=strategy),
+        "conflicts": scheduler.metric("wholepod_gang_conflicts_total", strategy=strategy),
+        "used": scheduler.metric(held, outcome="used"),
+        "wasted": scheduler.metric(held, outcome="wasted"),
+        "committed": scheduler.metric("wholepod_gang_commits_ended_total", outcome="complete"),
+    }
+
+
+def shown(scheduler: Scheduler, bench: Workbench) -> tuple[str, dict[str, str]]:
+    """(state, member → node) of the test's gang, by `wholepod gangs`."""
+    command = [WHOLEPOD, "gangs", f"--url={scheduler.url}", f"--namespace={bench.namespace}", "-o", "json"]
+    answer = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    [gang] = answer["gangs"]
+    assert answer["leading"]
+    return gang["state"], {member["name"]: member["node"] for member in gang["members"]}
 
 
 def said(pod: Json) -> str:
@@ -66,31 +91,77 @@ def said(pod: Json) -> str:
     return scheduled["message"] if scheduled.get("reason") == "WaitingForGang" else ""
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_both_end_on_the_node_that_takes_both(bench: Workbench, scheduler: Scheduler, strategy: str) -> None:
-    for name, memory in (("small", "1280Mi"), ("large", "2Gi")):
-        bench.node(name, memory=memory, labels={"kubernetes.io/hostname": name})
-    rollbacks, wasted = costs(scheduler)
-    complete = scheduler.metric("wholepod_gang_commits_ended_total", outcome="complete")
-    member(bench, "a", strategy)
-    why = bench.wait_pod("a", said, "waiting for its gang")
-    if strategy == "atomic":
-        assert why.endswith("has 1 of the 2 members that it needs")
-    else:
-        assert why == "has a place on node small until the rest of its gang has"
-    assert bench.node_of("a") == ""
-    member(bench, "b", strategy)
+def settled(
+    bench: Workbench, scheduler: Scheduler, strategy: str, before: dict[str, float]
+) -> dict[str, float]:
+    """What it has cost, once both are on the larger node, by one transaction, and nothing is left behind."""
     assert bench.wait_bound("a", "b") == ["large", "large"]
     eventually(
-        lambda: scheduler.metric("wholepod_gang_commits_ended_total", outcome="complete") > complete,
-        "the commit has ended",
+        lambda: cost(scheduler, strategy)["committed"] == before["committed"] + 1, "the commit has ended"
     )
-    more_rollbacks, more_wasted = costs(scheduler)
-    assert more_rollbacks - rollbacks == (0 if strategy == "atomic" else 1)
-    assert (more_wasted > wasted) is (strategy == "hoarding")
     data = bench.api.get(JOURNAL)["data"]
     assert [key for key in data if key.startswith("gang.")] == []
-    transactions = {
-        bench.api.get(bench.path(pod))["metadata"]["annotations"]["wholepod.io/txn"] for pod in ("a", "b")
-    }
-    assert len(transactions) == 1
+    pods = [bench.api.get(bench.path(pod)) for pod in ("a", "b")]
+    assert len({pod["metadata"]["annotations"]["wholepod.io/txn"] for pod in pods}) == 1
+    eventually(lambda: shown(scheduler, bench) == ("bound", {"a": "large", "b": "large"}), "it is shown so")
+    return {what: value - before[what] for what, value in cost(scheduler, strategy).items()}
+
+
+def test_atomic_waits_and_holds_nothing(problem: Workbench, scheduler: Scheduler) -> None:
+    before = cost(scheduler, "atomic")
+    member(problem, "a", "1Gi", "atomic")
+    why = problem.wait_pod("a", said, "waiting for its gang")
+    assert why.endswith("has 1 of the 2 members that it needs")
+    assert shown(scheduler, problem) == ("incomplete", {"a": ""})
+    member(problem, "b", "512Mi", "atomic")
+    spent = settled(problem, scheduler, "atomic", before)
+    assert spent == {"rollbacks": 0, "conflicts": 0, "used": 0, "wasted": 0, "committed": 1}
+
+
+def test_hoarding_holds_and_lets_go(problem: Workbench, scheduler: Scheduler) -> None:
+    before = cost(scheduler, "hoarding")
+    member(problem, "a", "1Gi", "hoarding")
+    assert problem.wait_pod("a", said, "waiting for its gang") == PLACE
+    assert shown(scheduler, problem) == ("holding", {"a": "small"})
+    # Others can't have what is held.
+    problem.pod("other", "1Gi", nodeSelector={"kubernetes.io/hostname": "small"})
+    assert "1 Insufficient memory" in problem.wait_unschedulable("other")
+    assert problem.node_of("a") == ""
+    member(problem, "b", "512Mi", "hoarding")
+    spent = settled(problem, scheduler, "hoarding", before)
+    assert (spent["rollbacks"], spent["conflicts"]) == (1, 0)
+    assert spent["wasted"] > spent["used"]  # the plan that was good was held for no time at all
+    assert problem.wait_bound("other") == ["small"]
+
+
+def test_a_hold_that_was_good_is_used(problem: Workbench, scheduler: Scheduler) -> None:
+    problem.remove_node("small")
+    before = cost(scheduler, "hoarding")
+    member(problem, "a", "1Gi", "hoarding")
+    problem.wait_pod("a", said, "waiting for its gang")
+    member(problem, "b", "512Mi", "hoarding")
+    spent = settled(problem, scheduler, "hoarding", before)
+    assert (spent["rollbacks"], spent["wasted"]) == (0, 0)
+    assert spent["used"] > 0
+
+
+def test_optimistic_claims_and_rolls_back(problem: Workbench, scheduler: Scheduler) -> None:
+    before = cost(scheduler, "optimistic")
+    member(problem, "a", "1Gi", "optimistic")
+    assert problem.wait_pod("a", said, "waiting for its gang") == PLACE
+    assert shown(scheduler, problem) == ("claimed", {"a": "small"})
+    assert problem.node_of("a") == ""
+    member(problem, "b", "512Mi", "optimistic")
+    spent = settled(problem, scheduler, "optimistic", before)
+    assert spent == {"rollbacks": 1, "conflicts": 0, "used": 0, "wasted": 0, "committed": 1}
+
+
+def test_a_claim_keeps_nobody_out(problem: Workbench, scheduler: Scheduler) -> None:
+    before = cost(scheduler, "optimistic")
+    member(problem, "a", "1Gi", "optimistic")
+    problem.wait_pod("a", said, "waiting for its gang")
+    problem.pod("other", "1Gi", nodeSelector={"kubernetes.io/hostname": "small"})
+    assert problem.wait_bound("other") == ["small"]
+    member(problem, "b", "512Mi", "optimistic")
+    spent = settled(problem, scheduler, "optimistic", before)
+    assert (spent["conflicts"], spent["wasted"]) == (1, 0)

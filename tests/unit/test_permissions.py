@@ -9,19 +9,20 @@ from typing import Any
 import pytest
 
 from scheduler.api_objects import ClusterObject, PodDisruptionBudget, Service
+from scheduler.core.gangs.ref import Source
 from scheduler.kube.permissions import (
     GROUPS,
     JOURNAL,
     LEADER_ELECTION,
     SCHEDULING,
     MissingPermissions,
+    missing_for_gangs,
     require_permissions,
 )
 from tests.unit.answers import client_of
 
 REVIEW = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
-ALWAYS = [*SCHEDULING, *GROUPS, *JOURNAL]
 Rule = Callable[[dict[str, str]], bool]
 
 
@@ -62,7 +63,7 @@ async def require(
 
 async def test_every_permission_is_asked_for_once(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda asked: True)
-    assert len(reviewer.asked) == len(ALWAYS) + len(LEADER_ELECTION)
+    assert len(reviewer.asked) == len(SCHEDULING) + len(LEADER_ELECTION)
     assert {
         "verb": "create",
         "group": "",
@@ -82,7 +83,7 @@ async def test_every_permission_is_asked_for_once(tmp_path: Path) -> None:
 async def test_kinds_that_plugins_watch_are_asked_for_in_their_group(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda asked: True, watched=[Service, PodDisruptionBudget])
     asked = [(a["verb"], a["group"], a["resource"]) for a in reviewer.asked]
-    assert len(asked) == len(ALWAYS) + len(LEADER_ELECTION) + 4
+    assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
     assert {("list", "", "services"), ("watch", "", "services")} <= set(asked)
     assert {(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")} <= set(asked)
 
@@ -90,25 +91,21 @@ async def test_kinds_that_plugins_watch_are_asked_for_in_their_group(tmp_path: P
 async def test_volumes_are_asked_for_if_they_are_written(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda asked: True, writes_volumes=True)
     asked = [(a["verb"], a["resource"]) for a in reviewer.asked]
-    assert len(asked) == len(ALWAYS) + len(LEADER_ELECTION) + 4
+    assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
     for resource in ("persistentvolumes", "persistentvolumeclaims"):
         assert {("get", resource), ("patch", resource)} <= set(asked)
 
 
 async def test_without_leader_election_leases_do_not_matter(tmp_path: Path) -> None:
     reviewer = await require(tmp_path, lambda a: a["resource"] != "leases", leader_elect=False)
-    assert len(reviewer.asked) == len(ALWAYS)
+    assert len(reviewer.asked) == len(SCHEDULING)
 
 
 @pytest.mark.parametrize(
     ("allows", "missing"),
     [
         (lambda a: a["subresource"] != "binding", "create pods/binding"),
-        (
-            lambda a: a["verb"] != "patch",
-            "patch pods/status, patch podgroups/status.scheduling.k8s.io",
-        ),
-        (lambda a: a["resource"] != "configmaps", "create configmaps, get configmaps, update configmaps"),
+        (lambda a: a["verb"] != "patch", "patch pods/status"),
         (lambda a: a["group"] != "events.k8s.io", "create events.events.k8s.io"),
         (lambda a: a["resource"] != "nodes", "list nodes, watch nodes"),
         (
@@ -121,7 +118,48 @@ async def test_without_leader_election_leases_do_not_matter(tmp_path: Path) -> N
 async def test_what_is_missing_is_named_with_the_fix(allows: Rule, missing: str, tmp_path: Path) -> None:
     with pytest.raises(MissingPermissions) as caught:
         await require(tmp_path, allows)
-    assert str(caught.value) == (
+    assert str(caught.value) == told(missing)
+
+
+def told(missing: str) -> str:
+    return (
         f"the account that Wholepod runs as may not: {missing}; grant it with a ClusterRole "
         "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
     )
+
+
+@pytest.mark.parametrize(
+    ("allows", "journal", "groups"),
+    [
+        (lambda a: True, "", {}),
+        (lambda a: a["verb"] != "update", told("update configmaps"), {}),
+        (
+            lambda a: a["verb"] != "patch",
+            "",
+            {Source.NATIVE: told("patch podgroups/status.scheduling.k8s.io")},
+        ),
+        (
+            lambda a: a["group"] != "scheduling.x-k8s.io",
+            "",
+            {
+                Source.COSCHEDULING: told(
+                    "list podgroups.scheduling.x-k8s.io, watch podgroups.scheduling.x-k8s.io"
+                )
+            },
+        ),
+    ],
+)
+async def test_what_gangs_lack_is_told_apart(
+    allows: Rule, journal: str, groups: dict[Source, str], tmp_path: Path
+) -> None:
+    reviewer = Reviewer(allows)
+    async with client_of(tmp_path, {REVIEW: reviewer}) as client:
+        lacks = await missing_for_gangs(client, lease_namespace="kube-system", lease_name="wholepod")
+    assert lacks == (journal, groups)
+    assert len(reviewer.asked) == len(JOURNAL) + sum(map(len, GROUPS.values()))
+    configmaps = {a["verb"]: (a["namespace"], a["name"]) for a in reviewer.asked if not a["group"]}
+    assert configmaps == {
+        "create": ("kube-system", ""),
+        "get": ("kube-system", "wholepod-journal"),
+        "update": ("kube-system", "wholepod-journal"),
+    }

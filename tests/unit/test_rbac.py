@@ -43,7 +43,8 @@ def test_cluster_role_is_what_scheduling_needs() -> None:
     presets: tuple[Literal["kube", "memory-fit"], ...] = ("kube", "memory-fit")
     profiles = [build_profile(ProfileConfig(preset=preset)) for preset in presets]
     watched = {kind for profile in profiles for kind in profile.watches}
-    wanted = [*SCHEDULING, *GROUPS, *(permission for kind in watched for permission in to_watch(kind))]
+    groups = [permission for permissions in GROUPS.values() for permission in permissions]
+    wanted = [*SCHEDULING, *groups, *(permission for kind in watched for permission in to_watch(kind))]
     if any(profile.makes_plans for profile in profiles):
         wanted += VOLUMES
     assert sorted(granted(role), key=str) == sorted(((p, ()) for p in wanted), key=str)

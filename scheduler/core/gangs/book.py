@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scheduler.core.gangs.gang import GangOptions, read_options
-from scheduler.core.gangs.ref import GangRef, gang_ref
+from scheduler.core.gangs.gang import GangError, GangOptions, read_options
+from scheduler.core.gangs.ref import GangRef, Source, gang_ref
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
 
@@ -71,6 +71,11 @@ class GangBook:
         self._cluster = cluster
         self._gangs: dict[GangRef, Gang] = {}
         self._gang_of: dict[str, Gang] = {}
+        self._refused: dict[Source, str] = {}
+
+    def refuse(self, source: Source, why: str) -> None:
+        """Gangs that are described there can't be served; call it before the first decision."""
+        self._refused[source] = why
 
     def __iter__(self) -> Iterator[Gang]:
         return iter(self._gangs.values())
@@ -107,4 +112,6 @@ class GangBook:
 
     def options(self, gang: Gang) -> GangOptions:
         """What the gang asks for now. Raises GangError."""
+        if gang.ref.source in self._refused:
+            raise GangError(self._refused[gang.ref.source])
         return read_options(gang.ref, gang.oldest, self._cluster)

@@ -10,11 +10,13 @@ changes, the attempt is dropped and made anew.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
+from scheduler.core.gangs.accounts import GangAccounts
 from scheduler.core.gangs.atomic import Atomic
 from scheduler.core.gangs.attempt import Attempt, GangStrategy, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang, GangBook
@@ -50,6 +52,7 @@ class GangDispatch:
         on_freed: Callable[[str], None],
         on_released: Callable[[str, PodInfo], None],
         on_asleep: Callable[[str, Iterable[str]], None],
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         """`on_freed`: called with the name of a node that others may use again. `on_released`: the same, if
         it was this pod's hold that kept it, or volumes, from them. `on_asleep`: with the name
@@ -57,6 +60,7 @@ class GangDispatch:
         self._state, self._queue, self._clock = state, queue, clock
         self.book = GangBook(state.nodes.cluster)
         self.cost = GangCost()
+        self.accounts = GangAccounts(self.book, state, queue, cycles, self.cost, clock)
         workspace = Workspace(
             state,
             Rooms(state),
@@ -75,9 +79,11 @@ class GangDispatch:
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
         self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
         self._workspace = workspace
-        self._on_freed, self._on_asleep = on_freed, on_asleep
+        self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._attempt: Attempt | None = None
+        self._planning_for = ""
+        """The strategy of the attempt."""
         self._taken: dict[str, QueuedPod] = {}
         self._tentative: set[str] = set()
         """Members that have a place which the attempt may give up or change."""
@@ -89,6 +95,11 @@ class GangDispatch:
         """Whether an attempt is under way; nobody else is decided meanwhile."""
         return self._attempt is not None
 
+    @property
+    def trying(self) -> Collection[str]:
+        """The waiting members that the attempt under way is for."""
+        return self._taken
+
     # ---- what the watch says
 
     def upsert(self, info: PodInfo) -> None:
@@ -97,8 +108,10 @@ class GangDispatch:
         before = known.members.get(info.uid) if known is not None else None
         gang = self.book.upsert(info)
         if known is not None and known is not gang:
+            self.accounts.remove(known, info.uid)
             self._review(known)
         if gang is not None:
+            self.accounts.upsert(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
         queued = self._queue.get(info.uid)
@@ -117,6 +130,7 @@ class GangDispatch:
         gang = self.book.remove(uid)
         if gang is None:
             return
+        self.accounts.remove(gang, uid)
         self._drop(uid)
         if uid in self._taken or uid in self._tentative:
             self._drop_attempt()
@@ -144,6 +158,7 @@ class GangDispatch:
         gang = self.book.named(ref)
         if gang is None:
             return
+        self.accounts.changed(gang)
         self._review(gang)
         members = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
         self._queue.wake(members, "PodGroupChange")
@@ -176,6 +191,7 @@ class GangDispatch:
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
+        self._planning_for = options.strategy.value
         attempt = self._strategies[options.strategy].attempt(gang, options, list(taken.values()))
         self._attempt = self.rescue.attempt(gang, options, attempt)
         return True
@@ -183,6 +199,13 @@ class GangDispatch:
     def work(self, until: float) -> bool:
         """Goes on with the attempt until the clock says `until`; returns whether that is its end. The
         outcomes are then in `decided`."""
+        began = self._cpu_clock()
+        try:
+            return self._work(until)
+        finally:
+            self.cost.planning_cpu_s[self._planning_for] += self._cpu_clock() - began
+
+    def _work(self, until: float) -> bool:
         while self._attempt is not None:
             try:
                 next(self._attempt)
@@ -222,6 +245,7 @@ class GangDispatch:
             self._settle(self.hoarding.expired())
         for node in self.reservations.look():
             self._on_freed(node)
+        self.accounts.look()
 
     def next_decided(self) -> MemberOutcome | None:
         """The next outcome that has not been handed out, of a member that still waits."""
@@ -249,7 +273,7 @@ class GangDispatch:
     def next_due(self) -> float | None:
         """When `untold` or `expire` may have something to do."""
         times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
-        others = (self.hoarding.next_due(), self.reservations.next_due())
+        others = (self.hoarding.next_due(), self.reservations.next_due(), self.accounts.next_due())
         return min([*times, *(time for time in others if time is not None)], default=None)
 
     # ---- internals
@@ -307,11 +331,13 @@ class GangDispatch:
                 outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
             self.decided.append(outcome)
             if outcome.commit is not None:
+                self.accounts.commits(outcome.commit.ref)
                 self._serve(outcome.commit.ref)
             elif placement.node is None or outcome.tentative:
                 gang = self.book.of(queued.info.uid)
                 if gang is not None:
                     self.reservations.waits(gang.ref)
+                    self.accounts.refused(gang.ref)
 
     def _serve(self, ref: GangRef) -> None:
         for node in self.reservations.served(ref):

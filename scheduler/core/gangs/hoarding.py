@@ -309,7 +309,7 @@ class Hoarding:
     def _count(self, hold: Hold, outcome: str) -> None:
         memory = hold.queued.info.usage.get("memory", 0)
         seconds = self._workspace.clock() - hold.since
-        self._workspace.cost.held_byte_seconds[outcome] += int(memory * seconds)
+        self._workspace.cost.held_byte_seconds[_NAME, outcome] += int(memory * seconds)
 
     def _forget_winners(self) -> None:
         """A gang without members can't win any more."""

@@ -178,7 +178,13 @@ class _Search:
         return self._planning.plan.found
 
     def reprieve(self) -> Generator[None, None, list[Victim]]:
-        """Puts back whoever can stay; returns the others, most important first."""
+        """Puts back whoever can stay; returns the others, most important first. Whoever is on a node that
+        somebody has to leave is looked at: the plan took single pods for what to evict there."""
+        pods = self._state.pods
+        for node in {pods[uid].node for uid in self._lifted if uid in pods}:
+            for placed in self._state.pods_on(node):
+                self._lift_with_others(placed)
+            yield
         victims = sorted({id(victim): victim for victim in self._lifted.values()}.values(), key=_order)
         violating = self._violating(victims)
         for victim in sorted(victims, key=lambda victim: (id(victim) not in violating, victim.order)):
@@ -195,7 +201,6 @@ class _Search:
             yield
         left = [victim for victim in victims if victim.pods[0].uid in self._lifted]
         self.violations = sum(violating.get(id(victim), 0) for victim in left)
-        pods = self._state.pods
         there = [
             Victim(tuple(pods[p.uid].info for p in v.pods if p.uid in pods), v.priority, v.rank) for v in left
         ]
@@ -246,17 +251,19 @@ class _Search:
 
     def _lift_all(self) -> Generator[None, None, None]:
         """Everybody of lower priority."""
-        count = 0
-        for uid in [uid for uid, p in self._state.pods.items() if p.info.priority < self._priority]:
+        for count, uid in enumerate(list(self._state.pods)):
             placed = self._state.pods.get(uid)
-            if placed is None or placed.lifted:
-                continue
+            if placed is not None:
+                self._lift_with_others(placed)
+            if count % _LIFTED_AT_ONCE == 0:
+                yield
+
+    def _lift_with_others(self, placed: PlacedPod) -> None:
+        """The pod, and whoever goes with it, if it may be evicted."""
+        if not placed.lifted and placed.info.priority < self._priority:
             victim = self._victim_of(placed)
             if self._may_go(victim):
                 self._lift(victim)
-            count += 1
-            if count % _LIFTED_AT_ONCE == 0:
-                yield
 
     def _may_go(self, victim: Victim) -> bool:
         return victim.priority < self._priority and not any(

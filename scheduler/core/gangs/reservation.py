@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.core.filter_answers import PASSES
 from scheduler.core.gangs.book import Gang
@@ -49,6 +50,28 @@ class Wanting:
     """So many of them must find places."""
 
 
+@dataclass(slots=True)
+class _Kind:
+    """Members that ask for the same: a large gang has few kinds."""
+
+    possible: Mask
+    """bool[n]: nodes that would take one if they were empty."""
+    amounts: Sequence[tuple[int, int]]
+    """(row of the resource or -1 when no node has it, what each asks for: above 0)."""
+    left: int = 0
+    """So many have no place yet."""
+
+    def take(self, row: int, room: NDArray[np.int64], slots: int) -> int:
+        """Places as many as the node has room for, which is less by it afterwards; returns how many."""
+        if not self.possible[row] or any(i < 0 for i, _ in self.amounts):
+            return 0
+        taken = max(0, min(self.left, slots, *(int(room[i]) // amount for i, amount in self.amounts)))
+        for i, amount in self.amounts:
+            room[i] -= amount * taken
+        self.left -= taken
+        return taken
+
+
 class Reservations:
     """At most one at a time. `wanting` gives what a gang by this name lacks now; None when it lacks
     nothing, or can't be placed whatever happens."""
@@ -69,7 +92,7 @@ class Reservations:
         self._next_look = clock()
         self.gang: Gang | None = None
         self.nodes: frozenset[str] = frozenset()
-        self._counted_at = 0.0
+        self._counted_at, self._strategy = 0.0, ""
 
     def waits(self, ref: GangRef) -> None:
         """Members of the gang were tried, and it has not yet what it needs."""
@@ -105,6 +128,7 @@ class Reservations:
             nodes = self._nodes_for(wanting)
             if nodes:
                 self.gang, self.nodes, self._counted_at = wanting.gang, nodes, now
+                self._strategy = wanting.options.strategy.value
                 break
         return frozenset()
 
@@ -150,51 +174,56 @@ class Reservations:
     def _cleared(self, wanting: Wanting, within: Mask | None) -> frozenset[str]:
         """Nodes that take the members if everybody who does not outrank them has left; fewest of those
         with most room first. Empty if there are not enough."""
-        nodes, n = self._state.nodes, len(self._state.nodes)
-        left = sorted(wanting.members, key=lambda m: m.info.requests.get("memory", 0), reverse=True)
-        left = left[-wanting.need :]
+        nodes = self._state.nodes
+        waiting = sorted(wanting.members, key=lambda m: m.info.requests.get("memory", 0), reverse=True)
+        kinds = self._kinds(waiting[-wanting.need :])
         names: set[str] = set()
-        order = np.argsort(-self._free_memory(), kind="stable")
-        possible: dict[bytes, Mask] = {}
-        for member in left:
-            if member.key not in possible:
-                static, *_ = member.cycle.explain(member.info)[0]
-                possible[member.key] = static.first[:n] == PASSES
-        for row in order.tolist():
-            if not left:
+        for row in np.argsort(-self._free_memory(), kind="stable").tolist():
+            if not kinds:
                 break
             if within is not None and not within[row]:
                 continue
-            name = nodes.names[row]
-            room = nodes.allocatable[:, row].copy()
-            slots = int(nodes.pod_limit[row])
-            for placed in self._state.pods_on(name):
-                if placed.info.priority > wanting.gang.priority or placed.info.uid in wanting.gang.members:
-                    slots -= 1
-                    for resource, amount in placed.info.usage.items():
-                        room[nodes.resource_row(resource)] -= amount
-            rest = []
-            for member in left:
-                wanted = [(nodes.resources.get(r, -1), amount) for r, amount in member.info.requests.items()]
-                fits = slots > 0 and possible[member.key][row]
-                if fits and all(i >= 0 and room[i] >= amount for i, amount in wanted):
-                    slots -= 1
-                    for i, amount in wanted:
-                        room[i] -= amount
-                    names.add(name)
-                else:
-                    rest.append(member)
-            left = rest
-        return frozenset() if left else frozenset(names)
+            room, slots = self._room_without_others(row, wanting.gang)
+            for kind in kinds:
+                taken = kind.take(row, room, slots)
+                if taken:
+                    slots -= taken
+                    names.add(nodes.names[row])
+            kinds = [kind for kind in kinds if kind.left]
+        return frozenset() if kinds else frozenset(names)
 
-    def _free_memory(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _kinds(self, members: Sequence[Member]) -> list[_Kind]:
+        """In the order of their first."""
         nodes, n = self._state.nodes, len(self._state.nodes)
-        free: np.ndarray[tuple[int], np.dtype[np.int64]] = (nodes.allocatable - nodes.requested)[MEMORY, :n]
+        kinds: dict[object, _Kind] = {}
+        for member in members:
+            key = (member.key, id(member.cycle), tuple(sorted(member.info.requests.items())))
+            if key not in kinds:
+                static, *_ = member.cycle.explain(member.info)[0]
+                amounts = [(nodes.resources.get(r, -1), a) for r, a in member.info.requests.items() if a]
+                kinds[key] = _Kind(static.first[:n] == PASSES, amounts)
+            kinds[key].left += 1
+        return list(kinds.values())
+
+    def _room_without_others(self, row: int, gang: Gang) -> tuple[NDArray[np.int64], int]:
+        """int64[resources] and pods: what a node has beside those that outrank the gang, and its own."""
+        nodes = self._state.nodes
+        room, slots = nodes.allocatable[:, row].copy(), int(nodes.pod_limit[row])
+        for placed in self._state.pods_on(nodes.names[row]):
+            if placed.info.priority > gang.priority or placed.info.uid in gang.members:
+                slots -= 1
+                for resource, amount in placed.info.usage.items():
+                    room[nodes.resource_row(resource)] -= amount
+        return room, slots
+
+    def _free_memory(self) -> NDArray[np.int64]:
+        nodes, n = self._state.nodes, len(self._state.nodes)
+        free: NDArray[np.int64] = nodes.allocatable[MEMORY, :n] - nodes.requested[MEMORY, :n]
         return free
 
     def _count(self) -> None:
         now, table = self._clock(), self._state.nodes
         rows = [table.row_of[name] for name in self.nodes if name in table.row_of]
         free = int(np.maximum(self._free_memory()[rows], 0).sum())
-        self._cost.reserved_byte_seconds += int(free * (now - self._counted_at))
+        self._cost.reserved_byte_seconds[self._strategy] += int(free * (now - self._counted_at))
         self._counted_at = now

@@ -117,7 +117,8 @@ class Short(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """Nothing more will happen: complete, or else `why` not, and which members `stay` bound.
+    """Nothing more will happen: complete, or else `why` not, whether members that were or might have been
+    bound had to be `compensated` for, and which of them `stay` bound.
 
     Nothing was or will be sent about a member that has no outcome by now.
     """
@@ -125,6 +126,7 @@ class Ended(msgspec.Struct, frozen=True):
     complete: bool
     why: str = ""
     stay: tuple[Member, ...] = ()
+    compensated: bool = False
 
 
 Action = (

@@ -313,4 +313,4 @@ class Transaction:
 
     def _end(self, *, complete: bool, why: str = "") -> Actions:
         self.phase = Phase.ENDED
-        return [Ended(complete, why, tuple(self._stay))]
+        return [Ended(complete, why, tuple(self._stay), self.entry.state == "compensating")]

@@ -40,7 +40,7 @@ def test_a_and_b_by_hoarding() -> None:
     assert verdicts(first) == ["tentative"]
     assert first[0].message == "has a place on node n0 until the rest of its gang has"
     assert placed(second) == {"a": "n1", "b": "n1"}
-    assert engine.gangs.cost.held_byte_seconds == {"wasted": 2 * GIB, "used": 0}
+    assert engine.gangs.cost.held_byte_seconds == {("hoarding", "wasted"): 2 * GIB, ("hoarding", "used"): 0}
     assert engine.gangs.cost.rollbacks == {"hoarding": 1}
     assert tight(engine) == 1
     assert list(engine.gangs.hoarding.holdings) == []
@@ -116,7 +116,7 @@ def test_holds_end_when_their_time_is_up() -> None:
     assert decision.verdict is Verdict.WAITING
     assert decision.message == "gang default/g gave up what it held: its hold timed out"
     assert tight(engine) == 0
-    assert engine.gangs.cost.held_byte_seconds == {"wasted": 90 * GIB}
+    assert engine.gangs.cost.held_byte_seconds == {("hoarding", "wasted"): 90 * GIB}
     assert engine.queue.depths()[Place.BACKOFF] == 1
 
 

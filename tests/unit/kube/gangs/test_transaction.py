@@ -192,7 +192,7 @@ def test_compensation() -> None:
     assert one.touched(C.uid, "n1") == [Settled(C, Bound("n1")), Delete(C)]  # its bind came first
     assert one.deleted(A.uid) == []
     assert one.deleted(C.uid) == [Remove()]
-    assert one.removed() == [Ended(False, "no room", (ORPHAN,))]
+    assert one.removed() == [Ended(False, "no room", (ORPHAN,), compensated=True)]
 
 
 def test_orphans_of_a_gang_that_has_agreed_are_deleted() -> None:
@@ -248,7 +248,7 @@ def test_the_deadline_counts_from_the_first_bind() -> None:
     one.touched(B.uid, "")
     one.touched(C.uid, "")
     one.deleted(A.uid)
-    assert one.removed() == [Ended(False, "1 of 3 members were bound within 60 s")]
+    assert one.removed() == [Ended(False, "1 of 3 members were bound within 60 s", compensated=True)]
 
 
 def test_a_complete_gang_has_no_deadline() -> None:

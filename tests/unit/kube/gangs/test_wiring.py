@@ -202,6 +202,19 @@ async def test_a_member_whose_bind_is_refused_joins_again(scheduler: Scheduler, 
     assert scheduler.ended("given_up") == 0
 
 
+async def test_compensations_are_counted_by_strategy(scheduler: Scheduler, until: Until) -> None:
+    await scheduler.lead()
+    scheduler.node("n", "2Gi")
+    scheduler.api.fault("POST .*/b/binding", times=1000, status=403, reason="Forbidden", message="not now")
+    for name in ("a", "b"):
+        scheduler.pod(name, strategy="optimistic")
+    await until(lambda: scheduler.bound)
+    [entry] = scheduler.entries
+    scheduler.committer.compensate(entry["txn"], "enough of it")
+    await until(lambda: scheduler.ended("given_up"))
+    assert scheduler.engine.gangs.cost.compensations == {"optimistic": 1}
+
+
 async def test_a_native_group_is_told_that_it_was_placed(scheduler: Scheduler, until: Until) -> None:
     await scheduler.lead()
     scheduler.node("n", "2Gi")
