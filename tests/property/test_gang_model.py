@@ -175,7 +175,7 @@ class GangMachine(RuleBasedStateMachine):
         """With room for all, all complete gangs are placed."""
         for uid in [uid for uid, pod in self.pods.items() if GANG not in pod.info().annotations]:
             self.delete(uid)
-        big = make_node("big").labels({"zone": "z"}).allocatable(memory="400Gi")
+        big = make_node("big").labels({"zone": "z"}).allocatable(memory="400Gi", pods="1000")
         if self.topology:
             for uid in list(self.node_of):
                 self.delete(uid)
@@ -248,6 +248,8 @@ class GangMachine(RuleBasedStateMachine):
         assert len(bound) + len(nodes) >= self.needs[gang]
         group = {placed.info.uid for placed in state.pods_in_group("default", "whole")}
         assert not going & group or group <= going
+        others = (other for other, _ in self.pending.values() if other is not preemption)
+        leaving = self.leaving | {victim.uid for other in others for victim in other.victims}
         left: dict[str, int] = {}
         for name in set(nodes.values()):
             row = state.nodes.row_of[name]
@@ -261,7 +263,7 @@ class GangMachine(RuleBasedStateMachine):
         units += [{victim.uid} for victim in preemption.victims if victim.uid not in group]
         for unit in units:
             pods = [state.pods[uid] for uid in unit]
-            if not any(state.pods[uid].assumed or uid in self.leaving for uid in unit):
+            if not any(state.pods[uid].assumed or uid in leaving for uid in unit):
                 assert any(
                     sum(p.info.requests["memory"] for p in pods if p.node == name) > room
                     for name, room in left.items()

@@ -178,10 +178,10 @@ class _Search:
         return self._planning.plan.found
 
     def reprieve(self) -> Generator[None, None, list[Victim]]:
-        """Puts back whoever can stay; returns the others, most important first. Whoever is on a node that
-        somebody has to leave is looked at: the plan took single pods for what to evict there."""
+        """Puts back whoever can stay; returns the others, most important first. Whoever is on a member's
+        node is looked at: the plan took single pods for what to evict there."""
         pods = self._state.pods
-        for node in {pods[uid].node for uid in self._lifted if uid in pods}:
+        for node in set(self.nodes.values()):
             for placed in self._state.pods_on(node):
                 self._lift_with_others(placed)
             yield
