@@ -234,6 +234,9 @@ class PodGroup(ClusterObject):
 
 class CoschedulingPodGroupSpec(ApiStruct):
     min_member: int = 1
+    min_resources: dict[str, str | int] | None = None
+    """Nobody normalises the quantities of a custom resource: some are numbers."""
+    schedule_timeout_seconds: int | None = None
 
 
 class CoschedulingPodGroup(ClusterObject):

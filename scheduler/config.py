@@ -7,7 +7,9 @@ kubescheduler.config.k8s.io/v1 where it has them.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,12 +60,34 @@ class PluginConfig(_Struct, frozen=True):
     args: dict[str, Any] = {}
 
 
+StrategyName = Literal["atomic", "hoarding", "optimistic"]
+
+
+class MaxHeldFraction(_Struct, frozen=True):
+    """Of the cluster's memory; measured on what gangs hold at the moment."""
+
+    namespace: float = 0.5
+    cluster: float = 0.8
+
+
+class GangsConfig(_Struct, frozen=True):
+    """What the gangs of a profile may ask for."""
+
+    strategies: tuple[StrategyName, ...] = ("atomic", "hoarding", "optimistic")
+    default_strategy: StrategyName = "atomic"
+    max_hold_timeout_s: float = msgspec.field(name="maxHoldTimeout", default=3600.0)
+    max_held_fraction: MaxHeldFraction = MaxHeldFraction()
+    starvation_after_s: float = msgspec.field(name="starvationAfter", default=60.0)
+    compensation_deadline_s: float = msgspec.field(name="compensationDeadline", default=60.0)
+
+
 class ProfileConfig(_Struct, frozen=True):
     scheduler_name: str = DEFAULT_SCHEDULER_NAME
     preset: Literal["kube", "memory-fit"] | None = None
     """Plugins to start from; default: kube for `default-scheduler`, memory-fit for other names."""
     plugins: Plugins = Plugins()
     plugin_config: tuple[PluginConfig, ...] = ()
+    gangs: GangsConfig = GangsConfig()
 
     @property
     def effective_preset(self) -> str:
@@ -106,7 +130,18 @@ class Configuration(_Struct, frozen=True):
     pod_max_backoff_seconds: float = 10.0
     bind_address: str = "127.0.0.1:10259"
     tls: Tls = Tls()
+    authorization: Literal["auto", "delegated", "none"] = "auto"
+    """Who may ask at `bind_address`. auto: delegated where others than this machine can."""
     logging: Logging = Logging()
+
+    @property
+    def delegates_authorization(self) -> bool:
+        return self.authorization == "delegated" or (self.authorization == "auto" and not self.loopback)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches `bind_address`."""
+        return split_address(self.bind_address)[0] in ("127.0.0.1", "::1", "localhost")
 
 
 def load(path: Path) -> Configuration:
@@ -166,6 +201,9 @@ def checked(configuration: Configuration, *, source: str = "configuration") -> C
     require(all(names), "profiles: schedulerName must not be empty")
     repeated = sorted({name for name in names if names.count(name) > 1})
     require(not repeated, f"profiles: schedulerName {', '.join(repeated)} is used twice")
+    for i, profile in enumerate(configuration.profiles):
+        wrong = _wrong_with(profile.gangs)
+        require(not wrong, f"profiles[{i}].gangs.{wrong}")
     election = configuration.leader_election
     require(
         election.lease_duration_s > election.renew_deadline_s > election.retry_period_s > 0,
@@ -181,15 +219,42 @@ def checked(configuration: Configuration, *, source: str = "configuration") -> C
         "podInitialBackoffSeconds must be more than 0 and at most podMaxBackoffSeconds "
         f"(got {initial:g} and {maximum:g})",
     )
-    host, _ = split_address(configuration.bind_address)
-    tls = configuration.tls
+    loopback, tls = configuration.loopback, configuration.tls
     require(bool(tls.cert_file) == bool(tls.key_file), "tls: certFile and keyFile are needed together")
     require(
-        bool(tls.cert_file) or host in ("127.0.0.1", "::1", "localhost"),
+        bool(tls.cert_file) or loopback,
         f"bindAddress {configuration.bind_address} is reachable from other machines: "
         "set tls.certFile and tls.keyFile, or bind to 127.0.0.1",
     )
+    require(
+        bool(tls.cert_file) or configuration.authorization != "delegated",
+        "authorization: delegated reads tokens, which must not be sent in the clear: "
+        "set tls.certFile and tls.keyFile",
+    )
     return configuration
+
+
+def _wrong_with(gangs: GangsConfig) -> str:
+    """What makes no sense, if anything does not."""
+    names = gangs.strategies
+    if not names:
+        return "strategies: at least one is needed"
+    if len(set(names)) < len(names):
+        return f"strategies: one is there twice in {', '.join(names)}"
+    if gangs.default_strategy not in names:
+        return f"defaultStrategy must be one of {', '.join(names)}, got {gangs.default_strategy}"
+    for field, seconds in (
+        ("maxHoldTimeout", gangs.max_hold_timeout_s),
+        ("starvationAfter", gangs.starvation_after_s),
+        ("compensationDeadline", gangs.compensation_deadline_s),
+    ):
+        if not 0 < seconds < math.inf:
+            return f"{field} must be more than 0s, got {seconds:g}s"
+    held = gangs.max_held_fraction
+    for field, fraction in (("namespace", held.namespace), ("cluster", held.cluster)):
+        if not 0 <= fraction <= 1:
+            return f"maxHeldFraction.{field} must be 0 to 1, got {fraction:g}"
+    return ""
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -204,7 +269,9 @@ def split_address(address: str) -> tuple[str, int]:
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-DURATION_FIELDS = ("leaseDuration", "renewDeadline", "retryPeriod")
+_ELECTION_DURATIONS = ("leaseDuration", "renewDeadline", "retryPeriod")
+_GANG_DURATIONS = ("maxHoldTimeout", "starvationAfter", "compensationDeadline")
+DURATION_FIELDS = (*_ELECTION_DURATIONS, *_GANG_DURATIONS)
 
 
 def parse_duration_s(text: str) -> float:
@@ -215,16 +282,28 @@ def parse_duration_s(text: str) -> float:
 
 
 def _parse_durations(document: dict[str, Any], root: yaml.Node, source: str) -> None:
-    election = document.get("leaderElection")
-    if not isinstance(election, dict):
+    """In place. What is of a wrong type is left for whoever converts it."""
+    _parse_durations_in(document, ["leaderElection"], _ELECTION_DURATIONS, root, source)
+    profiles = document.get("profiles")
+    for i, profile in enumerate(profiles if isinstance(profiles, list) else ()):
+        if isinstance(profile, dict):
+            _parse_durations_in(profile, ["profiles", i, "gangs"], _GANG_DURATIONS, root, source)
+
+
+def _parse_durations_in(
+    parent: dict[str, Any], path: list[str | int], fields: Sequence[str], root: yaml.Node, source: str
+) -> None:
+    section = parent.get(str(path[-1]))
+    if not isinstance(section, dict):
         return
-    for field in DURATION_FIELDS:
-        if isinstance(election.get(field), str):
+    for field in fields:
+        if isinstance(section.get(field), str):
             try:
-                election[field] = parse_duration_s(election[field])
+                section[field] = parse_duration_s(section[field])
             except ConfigurationError as error:
-                where = locate(source, root, ["leaderElection", field])
-                raise ConfigurationError(f"{where}: leaderElection.{field}: {error}") from error
+                steps = [*path, field]
+                where = locate(source, root, steps)
+                raise ConfigurationError(f"{where}: {dotted(steps)}: {error}") from error
 
 
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
@@ -259,8 +338,13 @@ def explain(message: str, source: str, root: yaml.Node) -> str:
         text = "unknown field"
     elif text.startswith(("Expected", "Invalid")):
         text = text[0].lower() + text[1:]
-    dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    return f"{locate(source, root, steps)}: {dotted + ': ' if dotted else ''}{text}"
+    where = dotted(steps)
+    return f"{locate(source, root, steps)}: {where + ': ' if where else ''}{text}"
+
+
+def dotted(steps: list[str | int]) -> str:
+    """A path as people write it: profiles[0].gangs."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
 
 
 def locate(source: str, root: yaml.Node, steps: list[str | int] | list[str]) -> str:

@@ -39,6 +39,14 @@ class Clock:
         self.now += seconds
 
 
+class BusyClock(Clock):
+    """Reading it takes a millisecond, so that a slice of planning a gang is a step or two."""
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
 def decode_pod(manifest: Manifest) -> Pod:
     return msgspec.json.decode(msgspec.json.encode(manifest), type=Pod)
 
@@ -109,6 +117,11 @@ class PodBuilder:
 
     def scheduler(self, name: str) -> Self:
         self._spec["schedulerName"] = name
+        return self
+
+    def of_group(self, name: str) -> Self:
+        """Of Kubernetes' own kind."""
+        self._spec["schedulingGroup"] = {"podGroupName": name}
         return self
 
     def on(self, node: str) -> Self:
@@ -241,8 +254,10 @@ def make_node(name: str = "node") -> NodeBuilder:
 
 
 def make_profile(name: str = SCHEDULER_NAME, **fields: Any) -> Profile:
-    """A profile from configuration; `preset="kube"` or the name's default."""
-    return build_profile(msgspec.convert({"schedulerName": name, **fields}, ProfileConfig))
+    """A profile from configuration; `preset="kube"` or the name's default. Gangs may hold all there is,
+    unless told otherwise: tests' clusters are small."""
+    gangs = {"maxHeldFraction": {"namespace": 1, "cluster": 1}}
+    return build_profile(msgspec.convert({"schedulerName": name, "gangs": gangs, **fields}, ProfileConfig))
 
 
 def make_engine(clock: Callable[[], float] | None = None, *profiles: Profile) -> Engine:

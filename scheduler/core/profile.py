@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from scheduler.api_objects import ClusterObject
+from scheduler.core.gangs.gang import GangPolicy
 from scheduler.core.plugin import FilterPlugin, Plugin, PostFilterPlugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 
@@ -32,6 +33,8 @@ class Profile:
     scores: Sequence[WeightedScore]
     post_filters: Sequence[PostFilterPlugin] = ()
     """Asked in order when no node fits, until one has made room."""
+    gangs: GangPolicy = field(default_factory=GangPolicy)
+    """What gangs may ask for."""
 
     @property
     def watches(self) -> frozenset[type[ClusterObject]]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from scheduler.api import Pod
 from scheduler.config import PluginSet, ProfileConfig
+from scheduler.core.gangs.gang import GangPolicy, Strategy
 from scheduler.core.plugin import FilterPlugin, Plugin, PostFilterPlugin, ScorePlugin
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Profile, WeightedScore
@@ -56,6 +57,22 @@ def _build(config: ProfileConfig) -> Profile:
             for name, weight in scores.items()
         ],
         post_filters=[_as(instances[name], PostFilterPlugin, "make room on") for name in post_filters],
+        gangs=_policy(config),
+    )
+
+
+def _policy(config: ProfileConfig) -> GangPolicy:
+    gangs = config.gangs
+    return GangPolicy(
+        profile=config.scheduler_name,
+        strategies=tuple(Strategy(name) for name in gangs.strategies),
+        default_strategy=Strategy(gangs.default_strategy),
+        max_hold_timeout_s=gangs.max_hold_timeout_s,
+        max_held_by_namespace=gangs.max_held_fraction.namespace,
+        max_held=gangs.max_held_fraction.cluster,
+        starvation_after_s=gangs.starvation_after_s,
+        compensation_deadline_s=gangs.compensation_deadline_s,
+        largest_first=config.effective_preset != "kube",
     )
 
 

@@ -78,7 +78,7 @@ def cost(scheduler: Scheduler, strategy: str) -> dict[str, float]:
 
 def shown(scheduler: Scheduler, bench: Workbench) -> tuple[str, dict[str, str]]:
     """(state, member → node) of the test's gang, by `wholepod gangs`."""
-    command = [WHOLEPOD, "gangs", f"--url={scheduler.url}", f"--namespace={bench.namespace}", "-o", "json"]
+    command = [str(WHOLEPOD), "gangs", f"--url={scheduler.url}", "-n", bench.namespace, "-o", "json"]
     answer = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     [gang] = answer["gangs"]
     assert answer["leading"]

@@ -9,6 +9,8 @@ import pytest
 from scheduler.config import (
     Configuration,
     ConfigurationError,
+    GangsConfig,
+    MaxHeldFraction,
     ProfileConfig,
     load,
     parse,
@@ -44,6 +46,13 @@ profiles:
   pluginConfig:
   - name: MemoryFit
     args: {objective: tight}
+  gangs:
+    strategies: [atomic, hoarding]
+    defaultStrategy: hoarding
+    maxHoldTimeout: 1h30m
+    maxHeldFraction: {namespace: 0.1, cluster: 1}
+    starvationAfter: 5m
+    compensationDeadline: 30
 - schedulerName: default-scheduler
 leaderElection: {leaderElect: false, leaseDuration: 1m30s, renewDeadline: 20, retryPeriod: 500ms}
 clientConnection: {kubeconfig: /etc/kubeconfig, qps: 5000, burst: 6000}
@@ -60,6 +69,15 @@ logging: {level: debug, format: json}
     assert [plugin.name for plugin in one.plugins.filter.disabled] == ["NodePorts"]
     assert [(plugin.name, plugin.weight) for plugin in one.plugins.score.enabled] == [("MemoryFit", 3)]
     assert one.plugin_config[0].args == {"objective": "tight"}
+    assert one.gangs == GangsConfig(
+        strategies=("atomic", "hoarding"),
+        default_strategy="hoarding",
+        max_hold_timeout_s=5400.0,
+        max_held_fraction=MaxHeldFraction(namespace=0.1, cluster=1.0),
+        starvation_after_s=300.0,
+        compensation_deadline_s=30.0,
+    )
+    assert default.gangs == GangsConfig()
     election = configuration.leader_election
     assert (election.lease_duration_s, election.renew_deadline_s, election.retry_period_s) == (90, 20, 0.5)
     assert configuration.client_connection.kubeconfig == "/etc/kubeconfig"
@@ -94,6 +112,12 @@ def test_the_name_of_a_profile_chooses_its_preset(name: str, preset: str) -> Non
             "leaderElection:\n  leaseDuration: soon",
             "file:4: leaderElection.leaseDuration: 'soon' is not a duration (examples: 15s, 1m30s, 500ms)",
         ),
+        (
+            "profiles:\n- {}\n- gangs:\n    maxHoldTimeout: long",
+            "file:6: profiles[1].gangs.maxHoldTimeout: 'long' is not a duration (examples: ",
+        ),
+        ("profiles: [{gangs: {strategies: [hope]}}]", "profiles[0].gangs.strategies[0]: invalid enum value"),
+        ("profiles: [{gangs: []}]", "profiles[0].gangs: expected `object`, got `array`"),
         ("leaderElection: {leaseDuration: [1]}", "file:3: leaderElection.leaseDuration: expected `float`"),
         ("a: [", "file:3: not valid YAML"),
         ("\t", "file:3: not valid YAML"),
@@ -109,6 +133,32 @@ def test_the_name_of_a_profile_chooses_its_preset(name: str, preset: str) -> Non
             "leaseDuration must exceed renewDeadline, and that retryPeriod (got 5, 5, 2 s)",
         ),
         ("leaderElection: {retryPeriod: 0s}", "(got 15, 10, 0 s)"),
+        (
+            "profiles: [{gangs: {strategies: []}}]",
+            "gangs.strategies: at least one is needed",
+        ),
+        (
+            "profiles: [{gangs: {strategies: [atomic, atomic]}}]",
+            "profiles[0].gangs.strategies: one is there twice in atomic, atomic",
+        ),
+        (
+            "profiles: [{gangs: {strategies: [hoarding, optimistic]}}]",
+            "profiles[0].gangs.defaultStrategy must be one of hoarding, optimistic, got atomic",
+        ),
+        ("profiles: [{gangs: {maxHoldTimeout: 0s}}]", "gangs.maxHoldTimeout must be more than 0s, got 0s"),
+        (
+            "profiles: [{gangs: {starvationAfter: .nan}}]",
+            "starvationAfter must be more than 0s, got nan",
+        ),
+        (
+            "profiles: [{gangs: {compensationDeadline: .inf}}]",
+            "compensationDeadline must be more",
+        ),
+        (
+            "profiles: [{gangs: {maxHeldFraction: {namespace: 1.5}}}]",
+            "profiles[0].gangs.maxHeldFraction.namespace must be 0 to 1, got 1.5",
+        ),
+        ("profiles: [{gangs: {maxHeldFraction: {cluster: .nan}}}]", "cluster must be 0 to 1, got nan"),
         ("clientConnection: {qps: 0}", "clientConnection.qps must be more than 0, got 0"),
         ("clientConnection: {qps: .nan}", "clientConnection.qps must be more than 0, got nan"),
         ("clientConnection: {burst: 0}", "clientConnection.burst must be at least 1, got 0"),
@@ -119,6 +169,7 @@ def test_the_name_of_a_profile_chooses_its_preset(name: str, preset: str) -> Non
         ("bindAddress: localhost", "bind address 'localhost' is not HOST:PORT"),
         ("bindAddress: 0.0.0.0:1", "bindAddress 0.0.0.0:1 is reachable from other machines"),
         ("tls: {certFile: a}", "tls: certFile and keyFile are needed together"),
+        ("authorization: delegated", "authorization: delegated reads tokens"),
     ],
 )
 def test_mistakes_are_named_with_their_line(text: str, message: str) -> None:
@@ -196,3 +247,19 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
 def test_not_addresses(address: str) -> None:
     with pytest.raises(ConfigurationError, match="is not HOST:PORT"):
         split_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "authorization", "delegated"),
+    [
+        ("127.0.0.1:1", "auto", False),
+        ("[::1]:1", "auto", False),
+        ("localhost:1", "delegated", True),
+        ("0.0.0.0:1", "auto", True),
+        ("[::]:1", "auto", True),
+        ("0.0.0.0:1", "none", False),
+    ],
+)
+def test_tokens_are_asked_for_where_others_can_ask(address: str, authorization: str, delegated: bool) -> None:
+    text = f"bindAddress: '{address}'\ntls: {{certFile: c, keyFile: k}}\nauthorization: {authorization}"
+    assert parse(HEAD + text).delegates_authorization is delegated

@@ -11,6 +11,7 @@ import pytest
 
 import scheduler
 from scheduler import cli, config
+from scheduler.controller.metrics import Metrics as ControllerMetrics
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.plugin import Plugin
 from scheduler.observe.metrics import Metrics
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 DIFFERENCES = ROOT / "tests" / "parity" / "test_differences.py"
-DURATIONS = ("leaseDuration", "renewDeadline", "retryPeriod")
+DURATIONS = config.DURATION_FIELDS
 
 
 def section(page: Path, heading: str) -> str:
@@ -100,8 +101,9 @@ def fields(kind: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
             yield from fields(of.cls, f"{name}.")
             continue
         yield name, type_text(field.encode_name, of), default_text(field)
-        if isinstance(of, msgspec.inspect.VarTupleType):
-            assert isinstance(of.item_type, msgspec.inspect.StructType)
+        if isinstance(of, msgspec.inspect.VarTupleType) and isinstance(
+            of.item_type, msgspec.inspect.StructType
+        ):
             yield from fields(of.item_type.cls, f"{name}[].")
 
 
@@ -139,6 +141,8 @@ def default_text(field: msgspec.inspect.Field) -> str:
         case int() | float():
             return f"{default:g}"
         case tuple():
+            if any(isinstance(item, str) for item in default):
+                return f"[{', '.join(default)}]"
             return "[{}]" if default else "[]"
     return "{}" if default == {} else repr(default)
 
@@ -277,6 +281,7 @@ def test_every_metric_is_described(metrics: Metrics) -> None:
 
 def test_queries_name_metrics_that_exist(metrics: Metrics) -> None:
     exported = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    exported |= {f"{family.name}_total" for family in ControllerMetrics().registry.collect()}
     for page in PAGES:
         named = set(
             re.findall(

@@ -18,6 +18,7 @@ import numpy as np
 
 from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang
+from scheduler.core.gangs.caps import HoldCaps, held_bytes
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.gang import GangOptions, Strategy
 from scheduler.core.gangs.planning import GangPlanning
@@ -53,9 +54,15 @@ class Holding:
         """The smaller, the more senior."""
         return seniority(self.gang)
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(held_bytes(hold.queued.info) for hold in self.holds.values())
+
 
 class Hoarding:
     """See the module."""
+
+    beside = False
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -126,6 +133,11 @@ class Hoarding:
         holding = next((h for h in self._holdings.values() if uid in h.holds), None)
         return self._release(holding, why) if holding is not None else []
 
+    def give_up_all(self, ref: GangRef, why: str) -> list[MemberOutcome]:
+        """The same for a gang."""
+        holding = self._holdings.get(ref)
+        return self._release(holding, why) if holding is not None else []
+
     def give_way(
         self, info: PodInfo, key: Key, name: str, within: Within | None
     ) -> tuple[Placement | None, list[MemberOutcome]]:
@@ -190,6 +202,7 @@ class Hoarding:
             return None
         for hold in holding.holds.values():
             self._count(hold, "wasted")
+            self._workspace.on_released(hold.node, hold.queued.info)
         self._workspace.cost.rollbacks[_NAME] += 1
         holding.holds.clear()
         return planning
@@ -238,22 +251,29 @@ class Hoarding:
             for member in planning.members
             if member.info.uid not in plan.nodes
         ]
-        holding = self._holdings.get(gang.ref)
-        if plan.found and holding is None:
-            holding = self._holdings[gang.ref] = Holding(gang, now + options.hold_timeout_s)
-        if holding is not None:
-            holding.blocked = bool(outcomes)
-        if not plan.found or holding is None:
-            self._workspace.cost.infeasible[_NAME] += 1
+        holding = self._holdings.get(gang.ref) or Holding(gang, now + options.hold_timeout_s)
+        holding.blocked = bool(outcomes)
+        if not plan.found:
+            self._workspace.infeasible(Strategy.HOARDING, planning)
             return outcomes
-        for uid, node in plan.nodes.items():
-            holding.holds[uid] = Hold(pods[uid], node, now)
-        bound = len(self._workspace.nodes_of(gang)) - len(holding.holds)
-        if bound + len(holding.holds) >= options.min_count:
+        new = {uid: Hold(pods[uid], node, now) for uid, node in plan.nodes.items()}
+        bound = len(self._workspace.nodes_of(gang)) - len(holding.holds) - len(new)
+        if bound + len(holding.holds) + len(new) >= options.min_count:
+            holding.holds |= new
             return outcomes + self._commit(holding, options, bound)
-        return outcomes + [
-            MemberOutcome(pods[uid], Placement(node), tentative=True) for uid, node in plan.nodes.items()
-        ]
+        caps = HoldCaps(self._workspace.state.nodes, self._workspace.policy(gang), self._holdings.values())
+        for uid, hold in new.items():
+            why = caps.refuse(gang.ref, hold.queued.info)
+            if why:
+                self._workspace.rooms.give_back(uid)
+                outcomes.append(MemberOutcome(hold.queued, Placement(None, why), retry=True))
+            else:
+                holding.holds[uid] = hold
+                outcomes.append(MemberOutcome(hold.queued, Placement(hold.node), tentative=True))
+        self._holdings.pop(gang.ref, None)
+        if holding.holds:
+            self._holdings[gang.ref] = holding
+        return outcomes
 
     def _commit(self, holding: Holding, options: GangOptions, bound: int) -> list[MemberOutcome]:
         nodes = {uid: hold.node for uid, hold in holding.holds.items()}
@@ -263,7 +283,7 @@ class Hoarding:
             self._workspace.cost.commits[_NAME] += 1
         for hold in holding.holds.values():
             self._count(hold, "used")
-        del self._holdings[holding.gang.ref]
+        self._holdings.pop(holding.gang.ref, None)
         self._losers = {loser: w for loser, w in self._losers.items() if w != holding.gang.ref}
         return [
             MemberOutcome(hold.queued, Placement(hold.node), commit=commit) for hold in holding.holds.values()
@@ -307,9 +327,9 @@ class Hoarding:
         return [h for h in self._holdings.values() if any(hold.node == node for hold in h.holds.values())]
 
     def _count(self, hold: Hold, outcome: str) -> None:
-        memory = hold.queued.info.usage.get("memory", 0)
         seconds = self._workspace.clock() - hold.since
-        self._workspace.cost.held_byte_seconds[_NAME, outcome] += int(memory * seconds)
+        held = int(held_bytes(hold.queued.info) * seconds)
+        self._workspace.cost.held_byte_seconds[_NAME, outcome] += held
 
     def _forget_winners(self) -> None:
         """A gang without members can't win any more."""

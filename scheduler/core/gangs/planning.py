@@ -7,6 +7,7 @@ placed have chosen the domain for the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 from scheduler.core.gangs.domains import domain_mask, domains_to_try, values_of
 from scheduler.core.gangs.gang import GangOptions
@@ -43,16 +44,17 @@ class GangPlanning:
         if not key:
             self.plan = yield from self._attempt(lambda: None)
             return
-        nodes, best = self._state.nodes, Plan({})
+        nodes, best, spent = self._state.nodes, Plan({}), False
         values = list(dict.fromkeys(values_of(nodes, key, self._placed)))
         for value in values[:1] if self._placed else domains_to_try(nodes, key, self.members, self._need):
             plan = yield from self._attempt(_Domain(self._state, key, value))
             if plan.found:
                 self.plan = plan
                 return
+            spent = spent or plan.budget_spent
             if plan.reached >= best.reached:
                 best = plan
-        self.plan = best
+        self.plan = replace(best, budget_spent=spent)
 
     def message(self, uid: str) -> str:
         """Why the member was not placed, the plan having failed."""

@@ -2,10 +2,9 @@
 
 Whatever its strategy, a gang preempts as a whole: it gives up what it holds or claims, and each member that
 the plan has a place for is *nominated* to its node. That keeps pods of the gang's priority or lower from the
-room while the victims leave. When they are gone the gang is tried like any other; its own nominations don't
-bind it, since it may fit better elsewhere by then. As long as victims leave the nodes that members are
-nominated to, nobody else is evicted for the gang; if that was a former leader's doing, and it died half-way,
-the rest is looked at anew afterwards.
+room while the victims leave. When they are gone the gang is tried like any other. As long as victims leave
+nodes that members are nominated to, nobody else is evicted for the gang. If they leave by the doing of a
+former leader that died half-way, the gang looks anew for the rest afterwards.
 
 Source: podGroupCycle (pkg/scheduler/schedule_one_podgroup.go), isOngoingPreemption
 (pkg/scheduler/framework/preemption/podgrouppreemption.go).
@@ -44,20 +43,16 @@ class Rescue:
         self._preemption = GangPreemption(workspace, post_filters, hoarding.held_with)
 
     def attempt(self, gang: Gang, options: GangOptions, attempt: Attempt) -> Attempt:
-        """The strategy's attempt, and if nobody was placed so, one to make room."""
-        nominated = self._set_aside(gang)
-        try:
-            outcomes = yield from attempt
-            if not any(outcome.placement.node is not None and not outcome.tentative for outcome in outcomes):
-                outcomes = yield from self._make_room(gang, options, outcomes, nominated)
-        finally:
-            self._restore(nominated)
-        return outcomes
+        """The strategy's attempt, and if nobody was placed so, one to make room, with nobody beside."""
+        outcomes = yield from attempt
+        if any(outcome.placement.node is not None and not outcome.tentative for outcome in outcomes):
+            return outcomes
+        return (yield from self._make_room(gang, options, outcomes))
 
     def awaits_victims(self, gang: Gang) -> bool:
         """Whether pods are leaving the nodes that members are nominated to."""
-        nodes = [node for uid in gang.members if (node := self._nominations.node_of(uid)) is not None]
-        return self._preemption.is_under_way(nodes, gang.priority)
+        nodes = [self._nominations.node_of(uid) for uid in gang.members]
+        return self._preemption.is_under_way([node for node in nodes if node is not None], gang.priority)
 
     # ---- internals
 
@@ -66,7 +61,6 @@ class Rescue:
         gang: Gang,
         options: GangOptions,
         outcomes: list[MemberOutcome],
-        nominated: Mapping[str, str],
     ) -> Generator[None, None, list[MemberOutcome]]:
         own = {o.queued.info.uid: o for o in outcomes if o.queued.info.uid in gang.members}
         refused = [o for o in own.values() if o.placement.node is None and not o.retry]
@@ -77,18 +71,18 @@ class Rescue:
         waiting += [pod for pod in others if pod.place is Place.TENTATIVE]
         placed = self._workspace.state.pods
         others_wait = any(p.place is Place.IN_FLIGHT and p.info.uid not in placed for p in others)
-        priority = min(pod.info.priority for pod in waiting)
-        if others_wait or self._preemption.is_under_way(list(nominated.values()), priority):
-            return _with_text(
-                outcomes, refused, "ongoing preemption on nominated nodes", keeps_nomination=True
-            )
+        if others_wait or self.awaits_victims(gang):
+            text = "" if others_wait else "ongoing preemption on nominated nodes"
+            return _with_text(outcomes, refused, text, keeps_nomination=True)
         found: Found | None = None
         self._hoarding.lift(gang.ref)
+        nominated = self._set_aside(gang)
         try:
             need = max(options.min_count - len(self._workspace.nodes_of(gang)), 1)
             if len(waiting) >= need:
                 found = yield from self._preemption.look(gang, options, waiting, need)
         finally:
+            self._restore(nominated)
             if found is None or found.preemption is None:
                 self._hoarding.put_back(gang.ref)
         if found is None or not (found.message or found.fits):
@@ -157,4 +151,4 @@ def _with_text(
 
 
 def _text(message: str, more: str) -> str:
-    return f"{message} {_PREFIX}{more}".strip()
+    return f"{message} {_PREFIX}{more}".strip() if more else message

@@ -20,7 +20,7 @@ from scheduler.core.filter_answers import PASSES
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.domains import domain_mask
-from scheduler.core.gangs.gang import GangOptions
+from scheduler.core.gangs.gang import GangOptions, GangPolicy
 from scheduler.core.gangs.hoarding import seniority
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rooms import Member
@@ -30,8 +30,6 @@ from scheduler.core.plugin import Mask
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.state import ClusterState
 
-STARVATION_AFTER_S = 60.0
-"""How long a gang that could be placed whole has to wait before nodes are kept for it."""
 LOOK_AGAIN_S = 1.0
 """How often it is made sure that a reservation is still wanted."""
 RETRY_S = 10.0
@@ -82,25 +80,24 @@ class Reservations:
         cost: GangCost,
         clock: Callable[[], float],
         wanting: Callable[[GangRef], Wanting | None],
-        *,
-        starvation_after_s: float = STARVATION_AFTER_S,
     ) -> None:
         self._state, self._cost, self._clock, self._wanting = state, cost, clock, wanting
-        self._after_s = starvation_after_s
-        self._since: dict[GangRef, float] = {}
-        """Waiting gangs, the one that has waited longest first."""
+        self._due: dict[GangRef, float] = {}
+        """Waiting gang → when it has waited too long."""
         self._next_look = clock()
         self.gang: Gang | None = None
         self.nodes: frozenset[str] = frozenset()
         self._counted_at, self._strategy = 0.0, ""
 
-    def waits(self, ref: GangRef) -> None:
+    def waits(self, ref: GangRef, policy: GangPolicy) -> None:
         """Members of the gang were tried, and it has not yet what it needs."""
-        self._since.setdefault(ref, self._clock())
+        if ref not in self._due:
+            due = self._due[ref] = self._clock() + policy.starvation_after_s
+            self._next_look = due if len(self._due) == 1 else min(self._next_look, due)
 
     def served(self, ref: GangRef) -> frozenset[str]:
         """The gang has what it needs, or is gone; returns nodes that are free for all again."""
-        self._since.pop(ref, None)
+        self._due.pop(ref, None)
         if self.gang is None or self.gang.ref != ref:
             return frozenset()
         self._count()
@@ -116,13 +113,13 @@ class Reservations:
                 return frozenset()
             self._count()
             return self.served(self.gang.ref) if self._wanting(self.gang.ref) is None else frozenset()
-        if not self._since or now < self._next_look:
+        if not self._due or now < self._next_look:
             return frozenset()
-        due = [ref for ref, since in self._since.items() if since + self._after_s <= now]
-        self._next_look = now + RETRY_S if due else next(iter(self._since.values())) + self._after_s
+        due = [ref for ref, at in self._due.items() if at <= now]
+        self._next_look = now + RETRY_S if due else min(self._due.values())
         wants = {ref: self._wanting(ref) for ref in due}
         for ref in [ref for ref, wanting in wants.items() if wanting is None]:
-            del self._since[ref]
+            del self._due[ref]
         found = [wanting for wanting in wants.values() if wanting is not None]
         for wanting in sorted(found, key=lambda wanting: seniority(wanting.gang)):
             nodes = self._nodes_for(wanting)
@@ -136,7 +133,7 @@ class Reservations:
         """When `look` may have something to do."""
         if self.gang is not None:
             return self._counted_at + LOOK_AGAIN_S
-        return self._next_look if self._since else None
+        return self._next_look if self._due else None
 
     def allowed(self, info: PodInfo) -> Within | None:
         """Nodes that the pod may take room of; None for all."""

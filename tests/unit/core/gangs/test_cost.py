@@ -7,7 +7,7 @@ import pytest
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.dispatch import GangDispatch
-from scheduler.core.gangs.reservation import STARVATION_AFTER_S
+from scheduler.core.gangs.gang import GangPolicy
 from scheduler.core.post_filters import PostFilters
 from tests.builders import Clock, PodBuilder, make_node, make_pod
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed
@@ -65,7 +65,7 @@ def test_what_is_free_on_nodes_that_are_kept_is_reserved(strategy: str) -> None:
     decide_all(engine)
     engine.upsert_node(make_node("n2").allocatable(memory="2Gi").obj())
     decide_all(engine)
-    clock.advance(STARVATION_AFTER_S)
+    clock.advance(GangPolicy().starvation_after_s)
     decide_all(engine)
     assert engine.gangs.reservations.nodes == {"n1", "n2"}
     clock.advance(20.0)

@@ -303,10 +303,10 @@ def test_what_the_watch_says_meanwhile_is_not_lost() -> None:
     first = engine.queue.pop()
     assert first is not None
     assert engine.gangs.begin(first)
-    attempt = engine.gangs._attempt
-    assert attempt is not None
+    run = engine.gangs._runs.current
+    assert run is not None
     while not any(p.lifted for p in engine.state.pods.values()):
-        next(attempt)
+        next(run.attempt)
     lifted = next(p for p in engine.state.pods.values() if p.lifted)
     engine.remove_pod(lifted.info.uid)
     other = next(p for p in engine.state.pods.values() if not p.assumed)

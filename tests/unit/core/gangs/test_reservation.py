@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from scheduler.core.engine import Engine, Verdict
-from scheduler.core.gangs.reservation import LOOK_AGAIN_S, STARVATION_AFTER_S
+from scheduler.core.gangs.gang import GangPolicy
+from scheduler.core.gangs.reservation import LOOK_AGAIN_S
 from tests.builders import Clock, make_node, make_pod
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed
 
@@ -26,7 +27,7 @@ def starving(clock: Clock, strategy: str = "atomic") -> Engine:
     for name in ("a", "b"):
         engine.upsert_pod(member(name, strategy=strategy).obj())
     decide_all(engine)
-    clock.advance(STARVATION_AFTER_S)
+    clock.advance(GangPolicy().starvation_after_s)
     decide_all(engine)
     return engine
 
@@ -85,7 +86,7 @@ def test_nothing_is_kept_for_a_gang_that_would_not_even_fit_an_empty_cluster() -
     for name in ("a", "b"):
         engine.upsert_pod(member(name).obj())
     decide_all(engine)
-    clock.advance(STARVATION_AFTER_S)
+    clock.advance(GangPolicy().starvation_after_s)
     decide_all(engine)
     assert engine.gangs.reservations.nodes == frozenset()
     engine.upsert_node(make_node("n9").allocatable(memory="1Gi").obj())

@@ -232,3 +232,14 @@ def test_a_sleeping_pod_is_woken_when_a_hold_ends() -> None:
     assert not placed(decide_all(engine))
     clock.advance(30)
     assert placed(decide_all(engine)) == {"single": "n0"}  # (the gang's member backs off first)
+
+
+def test_a_sleeping_pod_is_woken_when_a_gang_moves_its_holds() -> None:
+    engine = cluster("1280Mi", "2Gi", clock=(clock := Clock()))
+    engine.upsert_pod(member("a", "1Gi", strategy="hoarding", **ONE_NODE).obj())
+    decide_all(engine)
+    engine.upsert_pod(make_pod("other").req(memory="1Gi").pinned_to("n0").obj())
+    assert verdicts(decide_all(engine)) == ["unschedulable"]
+    clock.advance(2.0)
+    engine.upsert_pod(member("b", "512Mi", strategy="hoarding", **ONE_NODE).obj())
+    assert placed(decide_all(engine)) == {"a": "n1", "b": "n1", "other": "n0"}
