@@ -219,6 +219,9 @@ class PodGroupSpec(ApiStruct):
 class GroupCondition(ApiStruct):
     type: str = ""
     status: str = ""
+    reason: str = ""
+    message: str = ""
+    observed_generation: int = 0
 
 
 class PodGroupStatus(ApiStruct):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
@@ -24,6 +24,7 @@ from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.min_resources import shortage
+from scheduler.core.gangs.news import GangNews, NotPlaced
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rescue import Rescue
@@ -89,6 +90,7 @@ class GangDispatch:
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._runs = Runs()
+        self.news = GangNews()
         self._terms: dict[GangRef, GangOptions] = {}
         """What gangs asked for when they were planned last."""
         self._incomplete: dict[GangRef, float] = {}
@@ -122,6 +124,7 @@ class GangDispatch:
             self._review(known)
         if gang is not None:
             self.accounts.upsert(gang, info)
+            self.news.compare(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
         queued = self._queue.get(info.uid)
@@ -141,6 +144,7 @@ class GangDispatch:
         if gang is None:
             return
         self.accounts.remove(gang, uid)
+        self.news.forget(uid)
         self._drop(uid)
         self._drop_attempt(uid)
         self._workspace.rooms.hand_over(uid)
@@ -222,7 +226,9 @@ class GangDispatch:
         options = self.book.options_to_plan(gang)
         short = shortage(gang, options, self._state)
         if short:
-            self._settle(self._workspace.turned_away(pod, short) for pod in taken.values())
+            outcomes = [self._workspace.turned_away(pod, short) for pod in taken.values()]
+            self._settle(outcomes)
+            self._note_failure(gang, outcomes)
             return True
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
@@ -262,6 +268,7 @@ class GangDispatch:
         if run is not None:
             failed = Placement(None, message)
             self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in run.taken.values()])
+            self.news.not_placed(NotPlaced(run.gang.ref, "SchedulerError", message))
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
         """A node for a pod that found none, if gangs that must give way to it hold what it needs."""
@@ -445,10 +452,24 @@ class GangDispatch:
         if self.book.named(run.gang.ref) is run.gang:
             self._review(run.gang)
 
-    def _end(self, run: Run, outcomes: Iterable[MemberOutcome]) -> None:
+    def _note_failure(self, gang: Gang, outcomes: Iterable[MemberOutcome]) -> None:
+        """If the gang lacks nothing but room. The words are those of PlacementFeasible
+        (pkg/scheduler/framework/plugins/gangscheduling), but that all members were tried."""
+        refused = [o for o in outcomes if o.placement.node is None and not o.retry]
+        lacks = self._lacks(gang) if refused else None
+        if lacks is None:
+            return
+        message, refusal = refused[0].placement.message, refused[0].refusal
+        if refusal is not None:
+            counts = f"{refusal.reached} scheduled, 0 remaining"
+            message = f"minCount ({lacks[0].min_count}) cannot be satisfied: {counts}, {refusal.why}"
+        self.news.not_placed(NotPlaced(gang.ref, "Unschedulable", message))
+
+    def _end(self, run: Run, outcomes: Sequence[MemberOutcome]) -> None:
         self._runs.remove(run)
         self._settle(outcomes)
         if self.book.named(run.gang.ref) is run.gang:
+            self._note_failure(run.gang, outcomes)
             self._start_over_if_changed(run.gang)
         for queued in run.late.values():
             if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:

@@ -20,7 +20,6 @@ from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.gang import GangOptions
 from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.preempting import Found, GangPreemption
-from scheduler.core.placement import Placement
 from scheduler.core.post_filters import PostFilters
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 
@@ -91,7 +90,7 @@ class Rescue:
             for uid in list(gang.members):
                 self._drop(uid)
             return [outcome for outcome in outcomes if outcome.queued.info.uid not in own] + _preempting(
-                waiting, own, found
+                waiting, own, found, self._workspace.turned_away
             )
         if found.fits:
             return [replace(o, retry=True) if o in refused else o for o in outcomes]
@@ -114,7 +113,10 @@ class Rescue:
 
 
 def _preempting(
-    waiting: Sequence[QueuedPod], own: Mapping[str, MemberOutcome], found: Found
+    waiting: Sequence[QueuedPod],
+    own: Mapping[str, MemberOutcome],
+    found: Found,
+    turned_away: Callable[[QueuedPod, str], MemberOutcome],
 ) -> list[MemberOutcome]:
     """Those that wait for room first; of the others those that were refused are so still."""
     preemption = found.preemption
@@ -122,15 +124,14 @@ def _preempting(
     waits, left = [], []
     for pod in waiting:
         before = own.get(pod.info.uid)
-        placement = before.placement if before is not None and not before.tentative else Placement(None)
+        refused = before if before is not None and not before.tentative else turned_away(pod, "")
         if pod.info.uid in nodes:
-            placement = replace(placement, message=_text(placement.message, found.message))
-            waits.append(MemberOutcome(pod, placement, preemption=preemption))
+            waits.append(replace(_with(refused, found.message), preemption=preemption))
         elif before is not None and not before.tentative:
             left.append(before)
         else:
             why = "its gang gave up what it held, to have others evicted"
-            left.append(MemberOutcome(pod, Placement(None, why), retry=True))
+            left.append(replace(turned_away(pod, why), retry=True))
     return waits + left
 
 
@@ -139,15 +140,19 @@ def _with_text(
 ) -> list[MemberOutcome]:
     uids = {outcome.queued.info.uid for outcome in refused}
     return [
-        replace(
-            outcome,
-            placement=replace(outcome.placement, message=_text(outcome.placement.message, text)),
-            keeps_nomination=keeps_nomination,
-        )
+        replace(_with(outcome, text), keeps_nomination=keeps_nomination)
         if outcome.queued.info.uid in uids
         else outcome
         for outcome in outcomes
     ]
+
+
+def _with(outcome: MemberOutcome, text: str) -> MemberOutcome:
+    """The text is told, too."""
+    placement, refusal = outcome.placement, outcome.refusal
+    placement = replace(placement, message=_text(placement.message, text))
+    refusal = replace(refusal, why=_text(refusal.why, text)) if refusal is not None else None
+    return replace(outcome, placement=placement, refusal=refusal)
 
 
 def _text(message: str, more: str) -> str:
