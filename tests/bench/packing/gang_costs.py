@@ -23,6 +23,9 @@ _SEED = 1
 _BATCH_HOUR = (3600.0, 7200.0)
 _BATCH_SHARE = 0.25
 _BATCH_NODES = 6
+_WAGAP_DAYS = 45
+_WAGAP_NODES = ((14, WAGAP_NODE), (34, WAGAP_SMALL_NODE))
+"""7 in 10 of those in the log, so that there is something to wait for."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def scenarios(traces: Path) -> Iterator[Scenario]:
     )
     yield Scenario(
         "wagap",
-        _from_zero(wagap_jobs(traces)),
-        ((20, WAGAP_NODE), (48, WAGAP_SMALL_NODE)),
+        _wagap(wagap_jobs(traces)),
+        _WAGAP_NODES,
         apart_s=5.0,
         hold_timeout="1h",
         flush_after_s=1e9,
@@ -72,6 +75,11 @@ def _batch(jobs: list[Job]) -> list[Job]:
     hour = [job for job in jobs if start <= job.submitted_s < end and rng.random() < _BATCH_SHARE]
     most = _BATCH_NODES * BATCH_NODE[0] / 2
     return _from_zero([job for job in hour if sum(cpu_milli for cpu_milli, _ in job.pods) <= most])
+
+
+def _wagap(jobs: list[Job]) -> list[Job]:
+    """The first half of the log, in which most of its gangs are."""
+    return [job for job in _from_zero(jobs) if job.submitted_s < _WAGAP_DAYS * 86_400]
 
 
 def _from_zero(jobs: list[Job]) -> list[Job]:

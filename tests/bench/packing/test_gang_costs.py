@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_outcome() -> None:
 
 
 def test_the_page_is_written_between_the_markers(tmp_path: Path) -> None:
-    (tmp_path / "gang-costs.md").write_text(f"# Before\n{BEGIN}old\n{END}after\n")
+    (tmp_path / "gang-costs.md").write_text(f"# Before\n{BEGIN}earlier\n{END}after\n")
     jobs = [Job(0.0, 10.0, (ONE,) * 3)] * 6
     scenario = Scenario("tiny", jobs, ((2, (2000, 2 * GIB)),), 20.0, "60s", 300.0)
     measured = Measured(scenario, tuple(Replay(scenario, s).run() for s in STRATEGIES))
@@ -66,7 +66,7 @@ def test_the_page_is_written_between_the_markers(tmp_path: Path) -> None:
     page = (tmp_path / "gang-costs.md").read_text()
     assert page.startswith("# Before\n")
     assert page.endswith(f"{END}after\n")
-    assert "old" not in page
+    assert "earlier" not in page
     assert "**tiny**: 6 jobs, of which 6 are gangs; 18 pods; 2 nodes" in page
     assert "| jobs never bound whole | 0 | 0 | 0 | 6 |" in page
     assert (tmp_path / "gang-costs.svg").read_text().count("<svg") == 1
