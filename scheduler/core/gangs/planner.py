@@ -249,23 +249,29 @@ class _Search:
         chosen = dict(self._chosen())
         in_turn = frozenset(i for i in chosen if not self._fits_beside_others(self._members[i]))
         """Members that do not pass at the end."""
+        if not in_turn:
+            return True
+        last = sorted(chosen, key=lambda i: (i in in_turn, i))
         reached, open_sets = {frozenset[int]()}, [frozenset[int]()]
-        found = not in_turn
+        found = False
         while open_sets and not found:
             if self._spend():
                 break
             placed = open_sets.pop()
-            for i in chosen.keys() - placed:
+            left = [i for i in last if i not in placed]
+            for i in left:
                 self._rooms.give_back(self._members[i].info.uid)
-            for i in sorted(chosen.keys() - placed):
-                following = placed | {i}
-                if following in reached or not self._passes(self._members[i], chosen[i]):
-                    continue
-                reached.add(following)
-                open_sets.append(following)
-                found = found or in_turn <= following
-            for i in chosen.keys() - placed:
+            passing = [i for i in left if self._passes(self._members[i], chosen[i])]
+            for i in left:
                 self._rooms.take(self._members[i], chosen[i])
+            if not placed and any(_only_as_first(self._members[i]) for i in in_turn.difference(passing)):
+                break
+            for i in passing:
+                following = placed | {i}
+                if following not in reached:
+                    reached.add(following)
+                    open_sets.append(following)
+                    found = found or in_turn <= following
         return found
 
     def _chosen(self) -> Iterator[tuple[int, str]]:
@@ -317,6 +323,12 @@ def are_interchangeable(members: Sequence[Member]) -> bool:
 
 def _sameness(member: Member) -> object:
     return id(member.cycle), member.key, member.info.signature, member.info.rules
+
+
+def _only_as_first(member: Member) -> bool:
+    """Whether, if it does not pass beside all others, it passes beside none of them or never: what its
+    affinity asks for does not come, so it must be the first of a series."""
+    return bool(member.info.rules.affinity) and not member.info.rules.hard_spread
 
 
 def _may_be_cured(member: Member) -> bool:
