@@ -242,7 +242,10 @@ class GangDispatch:
         return placement
 
     def give_up(self, uid: str, why: str) -> bool:
-        """Ends the hold of this pod, if it has one, and returns whether it had."""
+        """Ends the hold of this pod, or the plan that has taken it up; returns whether there was one."""
+        if uid in self._state.pods and self._runs.concerning(uid) is not None:
+            self._drop_attempt(uid)
+            return True
         outcomes = self.hoarding.give_up(uid, why)
         self._settle(outcomes)
         return bool(outcomes)
