@@ -15,7 +15,7 @@ and one that does not hold any more is a conflict, too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
@@ -54,6 +54,8 @@ class _Transaction:
     options: GangOptions
     pods: dict[str, QueuedPod]
     claims: dict[str, Claim]
+    waiting: Collection[str]
+    """Those of the pods that had no claim at the beginning."""
     live: ClusterState
     lost: bool = False
     """Whether others have taken the room of any of the claims that there were at the beginning."""
@@ -86,7 +88,7 @@ class Optimistic:
         new = {pod.info.uid: pod for pod in waiting}
         claims = {u: claim for u, claim in self._claims.pop(gang.ref, {}).items() if u not in new}
         pods = {uid: claim.queued for uid, claim in claims.items()} | new
-        transaction = _Transaction(gang, options, pods, claims, self._live.state)
+        transaction = _Transaction(gang, options, pods, claims, new.keys(), self._live.state)
         done = False
         try:
             outcomes = None
@@ -213,7 +215,9 @@ class Optimistic:
             claims = self._claims_of(transaction, placing.nodes, generation)
             self._claims[transaction.gang.ref] = claims
         return self._refused(transaction, placing) + [
-            MemberOutcome(pods[uid], Placement(node), tentative=True) for uid, node in found.items()
+            MemberOutcome(pods[uid], Placement(node), tentative=True)
+            for uid, node in placing.nodes.items()
+            if uid in found or uid in transaction.waiting
         ]
 
     @staticmethod
