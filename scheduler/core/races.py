@@ -42,7 +42,9 @@ class Races:
         self._bound: dict[str, float] = {}
         """Pods that we have bound → when, oldest first."""
         self._crowded: dict[str, float] = {}
-        """Nodes → when the verdict is due."""
+        """Nodes → when the next verdict is due."""
+        self._told: dict[str, set[tuple[str, bool]]] = {}
+        """Node → losers that were told of."""
 
     def bound(self, uid: str) -> None:
         """A bind of ours is done."""
@@ -75,14 +77,27 @@ class Races:
         return [placed.info for placed in reversed(self._state.pods_on(node)) if placed.assumed]
 
     def verdicts(self) -> Iterator[Loser]:
-        """Pods that have to give way, each once."""
+        """Pods that have to give way, each once. A node is looked at again until it is in order, or no
+        pod is left on it that could be ours to undo."""
         now = self._clock()
+        self._forget_old(now)
         for node in [node for node, due in self._crowded.items() if due <= now]:
-            del self._crowded[node]
-            if self.is_overfull(node):
-                yield from self._losers(node)
+            if not (self.is_overfull(node) and self._is_ours(node)):
+                del self._crowded[node]
+                self._told.pop(node, None)
+                continue
+            self._crowded[node] = now + VERDICT_AFTER_S
+            told = self._told.setdefault(node, set())
+            for loser in self._losers(node):
+                if (loser.info.uid, loser.ours) not in told:
+                    told.add((loser.info.uid, loser.ours))
+                    yield loser
 
     # ---- internals
+
+    def _is_ours(self, node: str) -> bool:
+        """Whether a bind of ours on the node is under way, or was not long ago."""
+        return any(placed.assumed or placed.info.uid in self._bound for placed in self._state.pods_on(node))
 
     def _losers(self, node: str) -> Iterator[Loser]:
         """Pods that found no room when those on the node are taken in the order of their binds."""

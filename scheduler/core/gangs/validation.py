@@ -24,7 +24,7 @@ from scheduler.core.nodes import NodeTable
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.state import ClusterState
 
-_SORTED_A_STEP = 16
+_SORTED_A_STEP, _TAKEN_A_STEP = 16, 32
 Planned = tuple[Member, str]
 """And its node."""
 
@@ -47,6 +47,7 @@ class Validation:
 
     def steps(self, planned: Sequence[Planned], *, all_or_none: bool) -> Generator[None, None, None]:
         """One member a step. Those that can't be taken up are left out; `all_or_none`: the first ends it."""
+        stamp = self._beyond_nodes
         left: list[Planned] = []
         easy: list[Planned] = []
         for i, (member, node) in enumerate(planned):
@@ -72,12 +73,16 @@ class Validation:
         together = [(member, node) for member, node in rest if _may_need_others(member)]
         if not self._take_together(together) and all_or_none:
             return
-        for member, node in easy:
-            if self._is_easy(member, node) or (not self._strict and self._passes(member, node)):
+        for i, (member, node) in enumerate(easy):
+            if self._is_still_easy(member, node, stamp):
+                self._rooms.take(member, node, silent=True)
+                self._note(member, node)
+            elif not self._strict and self._passes(member, node):
                 self._take(member, node)
             elif all_or_none:
                 return
-            yield
+            if i % _TAKEN_A_STEP == 0:
+                yield
 
     def still_holds(self) -> bool:
         """Whether the members that were taken up first are where they could stay: on nodes that are there,
@@ -110,6 +115,19 @@ class Validation:
             self._disturbed.add(node)
             return False
         return not self._state.nominations and member.cycle.remote.is_silent(member.info)
+
+    def _is_still_easy(self, member: Member, node: str, stamp: tuple[int, ...]) -> bool:
+        """The same of one that was, when what lies beyond nodes was as the stamp says."""
+        if stamp != self._beyond_nodes:
+            return self._is_easy(member, node)
+        return node not in self._disturbed and not self._has_changed(node)
+
+    @property
+    def _beyond_nodes(self) -> tuple[int, ...]:
+        """Differs as soon as anything has changed that `is_silent` may depend on."""
+        nodes = self._state.nodes
+        versions = nodes.pods.version, nodes.cluster.changes, self._state.nominations.version
+        return *versions, nodes.last_object_change
 
     def _has_changed(self, node: str) -> bool:
         """By others, since the plan was made or a member was taken up there."""

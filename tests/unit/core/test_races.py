@@ -84,6 +84,21 @@ def test_a_node_with_room_for_both_and_one_that_shrinks_are_nobodys_loss() -> No
     assert losers(engine) == []
 
 
+def test_a_bind_that_takes_longer_is_looked_at_when_it_is_done() -> None:
+    engine, clock = one_node()
+    engine.upsert_pod(theirs(5).obj())
+    clock.advance(VERDICT_AFTER_S)
+    assert losers(engine) == []
+    engine.upsert_pod(bound(pod("ours"), 7).obj())
+    engine.bind_confirmed(OURS)  # the answer may come after the news
+    clock.advance(VERDICT_AFTER_S)
+    assert losers(engine) == [(OURS, True)]
+    engine.remove_pod(OURS)
+    clock.advance(VERDICT_AFTER_S)
+    assert losers(engine) == []
+    assert engine.races.crowded == []
+
+
 def test_what_was_bound_long_ago_is_not_in_question() -> None:
     engine, clock = one_node()
     engine.bind_confirmed(OURS)
@@ -94,7 +109,8 @@ def test_what_was_bound_long_ago_is_not_in_question() -> None:
     engine.upsert_pod(other.obj())
     engine.bind_confirmed("uid-of-default/ours-too")  # old ones are forgotten
     clock.advance(VERDICT_AFTER_S)
-    assert losers(engine) == [(OURS, False)]
+    assert losers(engine) == []
+    assert engine.races.crowded == []
 
 
 def test_a_pod_that_is_too_large_does_not_push_out_those_after_it() -> None:
