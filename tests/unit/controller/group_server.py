@@ -25,6 +25,7 @@ class GroupServer:
     def __init__(self) -> None:
         self.objects: dict[str, Json] = {}
         self.events: dict[str, Json] = {}
+        self.pods: list[Json] = []
         self.writes: list[str] = []
         self.not_stored: set[str] = set()
         self._faults: list[tuple[str, int, str]] = []
@@ -60,6 +61,10 @@ class GroupServer:
         match request.method:
             case "GET" if request.path == f"{COLLECTION}/podgroups":
                 return self._page(request)
+            case "GET" if request.path.endswith("/pods"):
+                label, _, value = request.query["labelSelector"].partition("=")
+                pods = [pod for pod in self.pods if pod["metadata"]["labels"].get(label) == value]
+                return web.json_response({"metadata": {}, "items": pods})
             case "GET":
                 found = self.objects.get(request.path)
                 return web.json_response(found) if found is not None else _status(404)

@@ -53,10 +53,12 @@ class Desk:
         """As a watch would bring it now."""
         self.groups.seen(msgspec.convert(manifest, GroupObject))
 
-    def pod(self, name: str, group: str, *, scheduler: str = "wholepod") -> None:
+    def pod(self, name: str, group: str, *, scheduler: str = "wholepod", seen: bool = True) -> None:
         metadata = {"name": name, "namespace": "default", "labels": {LABEL: group}}
         manifest = {"metadata": metadata, "spec": {"schedulerName": scheduler}}
-        self.members.upsert(msgspec.convert(manifest, MemberPod))
+        self.server.pods.append(manifest)
+        if seen:
+            self.members.upsert(msgspec.convert(manifest, MemberPod))
 
     def job(self, name: str = "g", *, uid: str = "uid-g") -> WorkloadKey:
         metadata = {
@@ -95,7 +97,7 @@ async def test_a_status_is_written_once(desk: Desk) -> None:
 
 
 async def test_nothing_is_written_on_a_picture_that_is_not_complete(desk: Desk) -> None:
-    desk.see(desk.server.add_group("g", status={"phase": "Running"}))
+    desk.see(desk.server.add_group("g"))
     desk.may_write = False
     assert await desk.groups.reconcile(G) is not None
     assert desk.server.writes == []
@@ -127,6 +129,20 @@ async def test_a_group_of_the_same_name_is_not_written_to(desk: Desk) -> None:
     other = desk.server.add_group("g", metadata={"uid": "another"})
     await desk.groups.reconcile(G)
     assert "status" not in other
+
+
+async def test_an_older_picture_of_the_pods_takes_nothing_back(desk: Desk) -> None:
+    desk.pod("a", "g")
+    desk.pod("b", "g", seen=False)
+    start = "2026-01-01T00:00:00Z"
+    theirs = {"phase": "Scheduling", "scheduled": 0, "scheduleStartTime": start}
+    desk.see(desk.server.add_group("g", spec={"minMember": 2}, status=theirs))
+    await desk.groups.reconcile(G)
+    assert desk.server.group("g")["status"]["phase"] == "Scheduling"
+    assert desk.server.group("g")["status"]["scheduleStartTime"] == start
+    del desk.server.pods[1]
+    await desk.groups.reconcile(G)
+    assert desk.server.group("g")["status"]["phase"] == "Pending"
 
 
 async def test_failures_are_for_the_queue(desk: Desk) -> None:
