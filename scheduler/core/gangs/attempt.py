@@ -9,7 +9,7 @@ tells the strategies apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from scheduler.core.cycle import Cycle
@@ -22,9 +22,20 @@ from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.gangs.rooms import Member, Rooms
 from scheduler.core.placement import Placement
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.preemption import Preemption
 from scheduler.core.queue import QueuedPod
 from scheduler.core.state import ClusterState
 from scheduler.core.volumes.plan import VolumePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a plan came to nothing."""
+
+    reached: int
+    """So many members have places, or would have."""
+    why: str
+    """What keeps the next one off, as of a single pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,12 @@ class MemberOutcome:
     """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None
     """Of a placed member whose gang did not have all it needs before."""
+    preemption: Preemption | None = None
+    """Of a member that there is going to be room for, when others have left: it waits for that."""
+    keeps_nomination: bool = False
+    """Of a member without a place: whether it stays nominated to the node that it is nominated to."""
+    refusal: Refusal | None = None
+    """Of a member for which there was no place in a plan."""
 
 
 Attempt = Generator[bool | None, None, list[MemberOutcome]]
@@ -122,7 +139,8 @@ class Workspace:
         own = plan.failures.get(pod.info.uid)
         message = own.message if plan.found and own is not None else planning.message(pod.info.uid)
         rejected_by = frozenset[str]().union(*(f.rejected_by for f in plan.failures.values()))
-        return self.turned_away(pod, message, rejected_by)
+        refusal = Refusal(planning.reached, planning.failure(pod.info.uid).message)
+        return replace(self.turned_away(pod, message, rejected_by), refusal=refusal)
 
     def turned_away(
         self, pod: QueuedPod, message: str, rejected_by: frozenset[str] = frozenset()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
@@ -24,13 +24,16 @@ from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.min_resources import shortage
+from scheduler.core.gangs.news import GangNews, NotPlaced
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.rescue import Rescue
 from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.gangs.runs import Run, Runs
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.post_filters import PostFilters
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
 
@@ -50,6 +53,7 @@ class GangDispatch:
         queue: SchedulingQueue,
         cycles: Mapping[str, Cycle],
         clock: Callable[[], float],
+        post_filters: PostFilters,
         *,
         on_freed: Callable[[str], None],
         on_released: Callable[[str, PodInfo], None],
@@ -81,10 +85,12 @@ class GangDispatch:
             Strategy.OPTIMISTIC: self.optimistic,
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
+        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._runs = Runs()
+        self.news = GangNews()
         self._terms: dict[GangRef, GangOptions] = {}
         """What gangs asked for when they were planned last."""
         self._incomplete: dict[GangRef, float] = {}
@@ -118,6 +124,7 @@ class GangDispatch:
             self._review(known)
         if gang is not None:
             self.accounts.upsert(gang, info)
+            self.news.compare(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
         queued = self._queue.get(info.uid)
@@ -137,6 +144,7 @@ class GangDispatch:
         if gang is None:
             return
         self.accounts.remove(gang, uid)
+        self.news.forget(uid)
         self._drop(uid)
         self._drop_attempt(uid)
         self._workspace.rooms.hand_over(uid)
@@ -145,6 +153,18 @@ class GangDispatch:
     def node_overlapped(self, node: str) -> None:
         """Others' pods have come to a node, it has shrunk, or it is gone."""
         self._settle(self.hoarding.broken_on(node))
+
+    def room_freed(self, gang: Gang, node: str) -> None:
+        """A pod has left a node that members are nominated to. When nobody else is to leave for the gang
+        it is tried at once, whatever its backoff: it was woken in vain meanwhile."""
+        if any(self._state.is_being_evicted(placed.info) for placed in self._state.pods_on(node)):
+            return
+        if not self.rescue.awaits_victims(gang):
+            members = (pod for pod in map(self._queue.get, gang.members) if pod is not None)
+            asleep = (pod for pod in members if pod.place in (Place.UNSCHEDULABLE, Place.BACKOFF))
+            first = next(asleep, None)
+            if first is not None:
+                self._queue.activate(first, "VictimsGone")
 
     def group_changed(self, ref: GangRef) -> None:
         """What the gang asks for is another thing now, or it is known now."""
@@ -206,14 +226,16 @@ class GangDispatch:
         options = self.book.options_to_plan(gang)
         short = shortage(gang, options, self._state)
         if short:
-            self._settle(self._workspace.turned_away(pod, short) for pod in taken.values())
+            outcomes = [self._workspace.turned_away(pod, short) for pod in taken.values()]
+            self._settle(outcomes)
+            self._note_failure(gang, outcomes)
             return True
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
         self._terms[gang.ref] = self.book.options(gang)
         strategy = self._strategies[options.strategy]
-        attempt = strategy.attempt(gang, options, list(taken.values()))
+        attempt = self.rescue.attempt(gang, options, strategy.attempt(gang, options, list(taken.values())))
         concerns = taken.keys() | tentative
         self._runs.add(Run(gang, options.strategy, attempt, taken, concerns, strategy.beside))
         return True
@@ -246,6 +268,7 @@ class GangDispatch:
         if run is not None:
             failed = Placement(None, message)
             self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in run.taken.values()])
+            self.news.not_placed(NotPlaced(run.gang.ref, "SchedulerError", message))
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
         """A node for a pod that found none, if gangs that must give way to it hold what it needs."""
@@ -345,6 +368,9 @@ class GangDispatch:
                 continue  # gone meanwhile
             if outcome.tentative:
                 self._queue.set_tentative(queued)
+            elif outcome.preemption is not None:
+                if queued.place is not Place.IN_FLIGHT:
+                    self._queue.take(queued)
             elif placement.node is None and outcome.retry:
                 self._queue.set_backoff(queued)
             elif placement.node is None:
@@ -353,7 +379,10 @@ class GangDispatch:
             else:
                 if queued.place is not Place.IN_FLIGHT:
                     self._queue.take(queued)
+                freed = self._workspace.rooms.nominated(queued.info.uid)
                 outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
+                if freed is not None:
+                    self._on_freed(freed)
             self.decided.append(outcome)
             if outcome.commit is not None:
                 self.book.freeze(outcome.commit.ref, self._terms.get(outcome.commit.ref))
@@ -423,10 +452,24 @@ class GangDispatch:
         if self.book.named(run.gang.ref) is run.gang:
             self._review(run.gang)
 
-    def _end(self, run: Run, outcomes: Iterable[MemberOutcome]) -> None:
+    def _note_failure(self, gang: Gang, outcomes: Iterable[MemberOutcome]) -> None:
+        """If the gang lacks nothing but room. The words are those of PlacementFeasible
+        (pkg/scheduler/framework/plugins/gangscheduling), but that all members were tried."""
+        refused = [o for o in outcomes if o.placement.node is None and not o.retry]
+        lacks = self._lacks(gang) if refused else None
+        if lacks is None:
+            return
+        message, refusal = refused[0].placement.message, refused[0].refusal
+        if refusal is not None:
+            counts = f"{refusal.reached} scheduled, 0 remaining"
+            message = f"minCount ({lacks[0].min_count}) cannot be satisfied: {counts}, {refusal.why}"
+        self.news.not_placed(NotPlaced(gang.ref, "Unschedulable", message))
+
+    def _end(self, run: Run, outcomes: Sequence[MemberOutcome]) -> None:
         self._runs.remove(run)
         self._settle(outcomes)
         if self.book.named(run.gang.ref) is run.gang:
+            self._note_failure(run.gang, outcomes)
             self._start_over_if_changed(run.gang)
         for queued in run.late.values():
             if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:

@@ -27,6 +27,17 @@ DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
 OPTIONS = (STRATEGY, TOPOLOGY_KEY, HOLD_TIMEOUT, CONFLICT_MODE, ON_MEMBER_LOSS, DELETE_UNCONTROLLED)
 """Annotations of the group's object, or of the pods where there is none."""
 
+OPTIONS = (
+    MIN_COUNT,
+    STRATEGY,
+    TOPOLOGY_KEY,
+    HOLD_TIMEOUT,
+    CONFLICT_MODE,
+    ON_MEMBER_LOSS,
+    DELETE_UNCONTROLLED,
+)
+"""All of them."""
+
 HOLD_TIMEOUT_S = 60.0
 """Of gangs that ask for no other."""
 
