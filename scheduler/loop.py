@@ -19,6 +19,7 @@ from scheduler.api import Namespace, Node, Pod, pod_name
 from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.gangs.commit import SINGLY, TXN_ANNOTATION
+from scheduler.core.gangs.news import Differs, NotPlaced
 from scheduler.core.gangs.ref import GROUPS
 from scheduler.core.objects import K
 from scheduler.gangs import Gangs, Placed
@@ -86,6 +87,12 @@ class SchedulingLoop:
         return len(self._binds)
 
     @property
+    def _may_bind_more(self) -> bool:
+        """Members whose gang's intent is not durable yet don't count: while the journal can't be written
+        single pods go on."""
+        return len(self._binds) + self.gangs.binds_under_way < MAX_BINDS_UNDER_WAY
+
+    @property
     def waiting_for_volumes(self) -> int:
         """Pods that are decided for; their room is theirs."""
         return len(self._preparing)
@@ -109,7 +116,10 @@ class SchedulingLoop:
             if may_decide and not started:
                 started = True
                 self._on_first_turn()
-            if may_decide and self._decide_slice():
+            more = may_decide and self._decide_slice()
+            if may_decide:
+                self._tell_of_gangs()
+            if more:
                 await asyncio.sleep(0)
             else:
                 await self._wait()
@@ -117,11 +127,11 @@ class SchedulingLoop:
     def _decide_slice(self) -> bool:
         """Decides for a short while; returns whether there is more to do at once."""
         begin = now = self._clock()
-        while len(self._binds) < MAX_BINDS_UNDER_WAY:
+        while self._may_bind_more:
             decision = self._engine.decide()
             if decision is None:
                 self.gangs.all_taken()
-                return False
+                return self._engine.gangs.planning
             started, now = now, self._clock()
             self._metrics.decided(decision, now - started)
             self._carry_out(decision, started)
@@ -129,9 +139,17 @@ class SchedulingLoop:
                 return True
         return False
 
+    def _tell_of_gangs(self) -> None:
+        for news in self._engine.gangs.news:
+            match news:
+                case NotPlaced():
+                    self.gangs.not_placed(news)
+                case Differs(pod, message):
+                    self._reports.differs(pod, message)
+
     async def _wait(self) -> None:
         timeout_s = _LONGEST_SLEEP_S
-        if self._may_decide() and len(self._binds) < MAX_BINDS_UNDER_WAY:
+        if self._may_decide() and self._may_bind_more:
             due = self._engine.next_due()
             if due is not None:
                 timeout_s = min(max(due - self._clock(), 0.001), timeout_s)

@@ -39,6 +39,14 @@ class Clock:
         self.now += seconds
 
 
+class BusyClock(Clock):
+    """Reading it takes a millisecond, so that a slice of planning a gang is a step or two."""
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
 def decode_pod(manifest: Manifest) -> Pod:
     return msgspec.json.decode(msgspec.json.encode(manifest), type=Pod)
 
@@ -109,6 +117,11 @@ class PodBuilder:
 
     def scheduler(self, name: str) -> Self:
         self._spec["schedulerName"] = name
+        return self
+
+    def of_group(self, name: str) -> Self:
+        """Of Kubernetes' own kind."""
+        self._spec["schedulingGroup"] = {"podGroupName": name}
         return self
 
     def on(self, node: str) -> Self:

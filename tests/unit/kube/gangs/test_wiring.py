@@ -208,6 +208,40 @@ async def test_without_a_journal_gangs_wait_and_single_pods_go_on(scheduler: Sch
     assert scheduler.bound == {"a": "n", "b": "n", "single": "n"}
 
 
+async def test_nobody_else_is_decided_while_many_members_are_being_bound(
+    scheduler: Scheduler, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.loop.MAX_BINDS_UNDER_WAY", 2)
+    await scheduler.lead()
+    scheduler.node("n", "3Gi")
+    for name in ("a", "b"):
+        scheduler.api.fault(f"POST .*/{name}/binding", delay_s=1.0)
+        scheduler.pod(name)
+    await until(lambda: scheduler.committer.binds_under_way == 2)
+    scheduler.pod("single", gang="")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert "uid-single" not in scheduler.engine.state.pods
+    await until(lambda: len(scheduler.bound) == 3)
+
+
+async def test_members_that_wait_for_the_journal_hold_nobody_up(
+    scheduler: Scheduler, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.loop.MAX_BINDS_UNDER_WAY", 2)
+    await scheduler.lead()
+    scheduler.node("n", "4Gi")
+    fault = scheduler.api.fault("PUT .*configmaps", times=1000, status=500)
+    for name in ("a", "b"):
+        scheduler.pod(name)
+    await until(lambda: scheduler.journal.trouble)
+    scheduler.pod("single", gang="")
+    await until(lambda: scheduler.bound)
+    assert scheduler.bound == {"single": "n"}
+    scheduler.api.faults.remove(fault)
+    await until(lambda: len(scheduler.bound) == 3)
+
+
 async def test_a_member_whose_bind_is_refused_joins_again(scheduler: Scheduler, until: Until) -> None:
     await scheduler.lead()
     scheduler.node("n", "2Gi")
@@ -250,6 +284,64 @@ async def test_a_native_group_is_told_that_it_was_placed(scheduler: Scheduler, u
     await until(lambda: scheduler.ended("complete"))
     assert scheduler.groups.placed == ["g"]
     assert len(scheduler.bound) == 2
+
+
+async def test_a_native_group_is_told_why_it_is_not_placed(
+    scheduler: Scheduler, api: ApiServer, until: Until
+) -> None:
+    await scheduler.lead()
+    scheduler.node("n", "1Gi")
+    spec = {"schedulingPolicy": {"gang": {"minCount": 2}}}
+    group = {"metadata": {"name": "g", "namespace": "default", "resourceVersion": "1"}, "spec": spec}
+    scheduler.loop.upsert_object(msgspec.convert(group, PodGroup))
+    for name in ("a", "b"):
+        scheduler.pod(name, gang="", **{"min-count": ""})
+        api.pods["default", name]["spec"]["schedulingGroup"] = {"podGroupName": "g"}
+        scheduler.see(name)
+    await until(lambda: scheduler.groups.not_placed)
+    [(name, reason, message), *_] = scheduler.groups.not_placed
+    assert (name, reason) == ("g", "Unschedulable")
+    assert message.startswith("minCount (2) cannot be satisfied: 1 scheduled, 0 remaining, 0/1 nodes are")
+
+
+async def test_a_member_that_differs_gets_an_event(
+    scheduler: Scheduler, api: ApiServer, until: Until
+) -> None:
+    await scheduler.lead()
+    scheduler.pod("a")
+    scheduler.pod("b", **{"hold-timeout": "5m"})
+    await until(lambda: api.events)
+    [event] = [e for e in api.events.values() if e["reason"] == "GangOptionsDiffer"]
+    assert event["type"] == "Warning"
+    assert "annotation wholepod.io/hold-timeout" in event["note"]
+
+
+async def test_what_a_gang_asks_for_is_frozen_while_it_is_bound(
+    scheduler: Scheduler, api: ApiServer, until: Until
+) -> None:
+    def group(min_count: int) -> PodGroup:
+        spec = {"schedulingPolicy": {"gang": {"minCount": min_count}}}
+        metadata = {"name": "g", "namespace": "default", "resourceVersion": str(min_count)}
+        return msgspec.convert({"metadata": metadata, "spec": spec}, PodGroup)
+
+    await scheduler.lead()
+    scheduler.node("n", "4Gi")
+    for name in ("a", "b"):
+        scheduler.pod(name, gang="", **{"min-count": ""})
+        api.pods["default", name]["spec"]["schedulingGroup"] = {"podGroupName": "g"}
+        scheduler.see(name)
+    fault = api.fault("POST .*/b/binding", times=1000, status=403, reason="Forbidden", message="not now")
+    scheduler.loop.upsert_object(group(2))
+    await until(lambda: fault.times < 1000)
+    scheduler.loop.upsert_object(group(3))
+    book = scheduler.engine.gangs.book
+    gang = book.named(GangRef(Source.NATIVE, "default", "g"))
+    assert gang is not None
+    assert book.options(gang).min_count == 2
+    fault.times = 0
+    await until(lambda: scheduler.ended("complete"))
+    assert len(scheduler.bound) == 2
+    assert book.options(gang).min_count == 3
 
 
 async def test_the_next_leader_completes_what_was_begun(
