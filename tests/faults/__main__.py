@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.faults.campaign import Fault, Result, all_faults, run, some_faults
 from tests.faults.eyes import Point
-from tests.faults.report import write
+from tests.faults.report import commit_now, write
 from tests.faults.stage import Stage
 
 REPORT = Path(__file__).parents[2] / "docs" / "reports" / "gang-faults.md"
@@ -28,9 +28,10 @@ def main() -> int:
     arguments = parser.parse_args()
     faults = all_faults() if arguments.some is None else some_faults(arguments.some)
     faults = [fault for fault in faults if fault.point.value in arguments.points]
+    commit = commit_now()
     results = _run(faults)
     if len(faults) == len(all_faults()):
-        write(results, arguments.report)
+        write(results, arguments.report, commit=commit)
         print(f"report: {arguments.report}")
     broken = [result for result in results if result.broken]
     for result in broken:

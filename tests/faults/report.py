@@ -31,17 +31,18 @@ nobody acts on it while nobody leads.
 """
 
 
-def write(results: Sequence[Result], path: Path) -> None:
-    path.write_text(page(results))
+def write(results: Sequence[Result], path: Path, *, commit: str) -> None:
+    """`commit`: of which the code was when the run began."""
+    path.write_text(page(results, commit))
 
 
-def page(results: Sequence[Result]) -> str:
+def page(results: Sequence[Result], commit: str) -> str:
     broken = [result for result in results if result.broken]
     lines = [
         _HEAD,
         f"## {len(results) - len(broken)} of {len(results)} faults held",
         "",
-        _when_and_where(),
+        _when_and_where(commit),
         "",
     ]
     lines += ["| step | " + " | ".join(way.value for way in Way) + " | bound in part, at most |"]
@@ -62,8 +63,11 @@ def _cell(results: Sequence[Result]) -> str:
     return f"{held} of {len(results)} held"
 
 
-def _when_and_where() -> str:
+def commit_now() -> str:
     git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _when_and_where(commit: str) -> str:
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     return f"{date}, commit {commit}, {os.cpu_count()} CPUs, {platform.machine()}, Kubernetes v1.37.2."
