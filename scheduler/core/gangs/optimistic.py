@@ -137,13 +137,17 @@ class Optimistic:
             replace(self._live, state=shadow.state, rooms=rooms, cycles=shadow.cycles), transaction
         )
         try:
-            while left_over:
+            # After a conflict members stay in the shadow, on nodes that have not changed meanwhile. (Those
+            # that are nominated somewhere would count twice.)
+            keeps = transaction.rolled_back and not self._live.state.nominations
+            while left_over and not keeps:
                 rooms.give_back(left_over.pop())
                 yield True
             for _ in shadow.catch_up():
                 yield True
             generation = shadow.generation
-            left_over += transaction.pods
+            if not left_over:
+                left_over += transaction.pods
             for _ in placing.steps():
                 yield True
         except Exception:
@@ -302,8 +306,14 @@ class _Placing:
         places = [*workspace.nodes_of(transaction.gang), *(claim.node for claim in kept.values())]
         if not in_one_domain(workspace.state, options.topology_key, places):
             kept = {}
+        still_there = kept.keys() & workspace.state.pods.keys()
+        for uid in transaction.pods.keys() - still_there:
+            workspace.rooms.give_back(uid)
+        good = {uid: claim.node for uid, claim in kept.items() if uid in still_there}
         since = min((claim.generation for claim in kept.values()), default=0)
         validation = Validation(workspace.state, workspace.rooms, live.nodes, since)
-        claimed = [(workspace.member(claim.queued), claim.node) for claim in kept.values()]
+        claimed = [
+            (workspace.member(claim.queued), claim.node) for uid, claim in kept.items() if uid not in good
+        ]
         yield from validation.steps(claimed, all_or_none=False)
-        return validation.taken
+        return good | validation.taken
