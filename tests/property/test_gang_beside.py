@@ -37,6 +37,11 @@ class BesideMachine(GangMachine):
             for placed in self.engine.state.pods.values():
                 assert not placed.assumed or gangs.is_trying(placed.info.uid)
 
+    @invariant()
+    def nobody_is_thought_away(self) -> None:
+        if not self.engine.gangs.planning_alone:  # what if others left is asked in steps as well
+            super().nobody_is_thought_away()
+
 
 def test_gangs_planned_beside_others() -> None:
     run_state_machine_as_test(BesideMachine, settings=settings(stateful_step_count=60))
