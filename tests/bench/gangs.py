@@ -126,8 +126,8 @@ def write_report(results: Sequence[Result]) -> None:
         f"gate GenericWorkload); {len(results[0].pairs)} runs of each scheduler in turn, both at {QPS} QPS; "
         "done when the last measured pod is bound and its `Scheduled` event is stored. Wholepod keeps its "
         "journal. Rates count from the first bind, those of `large` and `waiting` from the start of the "
-        "process to the last event. CPU is of the whole process, its start included. Rates and ratios are medians; a ratio "
-        f"is of one run to the run before it.\n\n{workloads}\n\n"
+        "process to the last event. CPU is of the whole process, its start included. Rates and ratios are "
+        f"medians; a ratio is of one run to the run before it.\n\n{workloads}\n\n"
         + _markdown(HEADINGS, [result.row() for result in results])
         + "\n\nAll runs, in order:\n\n"
         + _markdown(RUN_HEADINGS, [row for result in results for row in result.runs()])
