@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import random
 import signal
-import ssl
 import time
 import uuid
 from collections.abc import Callable
@@ -19,11 +19,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.config import Configuration, ConfigurationError, Tls, split_address
+from scheduler.config import Configuration, ConfigurationError
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.queue import SchedulingQueue
@@ -33,7 +32,9 @@ from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
 from scheduler.kube.gangs.committer import GangCommitter
 from scheduler.kube.gangs.groups import GroupConditions
-from scheduler.kube.journal import Journal
+from scheduler.kube.gangs.lists import finished_pods, groups_of
+from scheduler.kube.gangs.restarts import Restarts
+from scheduler.kube.journal import Journal, LeftBehind
 from scheduler.kube.journal_format import Fenced, JournalUnavailable
 from scheduler.kube.leader import LeaderElector
 from scheduler.kube.lease import LeaseConfig
@@ -49,8 +50,8 @@ from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
 from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
-from scheduler.observe.server import Server
 from scheduler.plugins.profiles import build_profile
+from scheduler.serving import serve_operators
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +125,7 @@ class App:
             leader_elect=election.leader_elect,
             lease_namespace=election.resource_namespace,
             lease_name=election.resource_name,
+            delegates_authorization=configuration.delegates_authorization,
         )
         await self._see_what_gangs_can_do()
         self._writer = Writer(
@@ -282,21 +284,39 @@ class App:
         gangs = self.loop.gangs
         names = [profile.scheduler_name for profile in self._profiles]
         committer = GangCommitter(self._client, journal, self._writer, gangs, scheduler_name=names[0])
+        restarts = Restarts(
+            self._client,
+            self._writer,
+            gangs.losses,
+            scheduler_name=names[0],
+            gang_of=gang_key,
+            leads=self._leads,
+        )
         fenced: Fenced | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(journal.run())
                 group.create_task(committer.run())
+                group.create_task(restarts.run())
                 await self._relist_pods()
-                pods = self.engine.known_pods()
+                pods = await self._look_up(left)
                 await committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
-                gangs.serve(committer)
+                gangs.serve(committer, restarts)
                 self._took_over = True
                 self.loop.wake()
         except* Fenced as several:
             fenced = next(error for error in several.exceptions if isinstance(error, Fenced))
         if fenced is not None:
             raise fenced
+
+    async def _look_up(self, left: LeftBehind) -> list[Pod]:
+        """All pods, and of the gangs that were left behind also what the watches don't show (yet)."""
+        known, rng = self.engine.known_pods(), random.Random()
+        for group in await groups_of(self._client, left.entries, rng):
+            self.loop.upsert_object(group)
+        finished = await finished_pods(self._client, left.entries, rng)
+        uids = {pod.metadata.uid for pod in finished}
+        return [*(pod for pod in known if pod.metadata.uid not in uids), *finished]
 
     async def _relist_pods(self) -> None:
         """What the leader before us bound last may not have reached our watch yet."""
@@ -343,27 +363,18 @@ class App:
             self._leadership_lost.set_exception(LeadershipLost(f"leadership lost: {why}"))
 
     async def _start_server(self, stack: AsyncExitStack) -> int:
-        server = Server(
+        return await serve_operators(
+            stack,
+            self._client,
+            self._configuration,
             registry=self.metrics.registry,
             live={"ping": lambda: None, "scheduling-loop": self._check_loop},
             ready={
                 "shutdown": lambda: "the process is stopping" if self._stopping.is_set() else None,
                 **{f"{r.resource}-synced": _check_synced(r) for r in self._reflectors},
             },
-            configuration=msgspec.to_builtins(self._configuration),
             routes={"/debug/cache-check": self._cache_check, "/debug/gangs": self._list_gangs},
         )
-        address = self._configuration.bind_address
-        host, port = split_address(address)
-        try:
-            port = await server.start(host, port, _tls_context(self._configuration.tls))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {address}: {error.strerror or error}; "
-                "choose another --bind-address (port 0 picks a free one)"
-            ) from error
-        stack.push_async_callback(server.stop)
-        return port
 
     def _check_loop(self) -> str | None:
         idle_s = time.monotonic() - self.loop.last_turn_at
@@ -392,16 +403,3 @@ def _name_in(error: Exception) -> str:
 
 def _check_synced(reflector: Reflector[Any]) -> Callable[[], str | None]:
     return lambda: None if reflector.synced else f"the watch of {reflector.resource} is not in sync"
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext | None:
-    if not tls.cert_file:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"cannot use tls.certFile {tls.cert_file} with tls.keyFile {tls.key_file}: {error}"
-        ) from error
-    return context

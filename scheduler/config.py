@@ -130,7 +130,18 @@ class Configuration(_Struct, frozen=True):
     pod_max_backoff_seconds: float = 10.0
     bind_address: str = "127.0.0.1:10259"
     tls: Tls = Tls()
+    authorization: Literal["auto", "delegated", "none"] = "auto"
+    """Who may ask at `bind_address`. auto: delegated where others than this machine can."""
     logging: Logging = Logging()
+
+    @property
+    def delegates_authorization(self) -> bool:
+        return self.authorization == "delegated" or (self.authorization == "auto" and not self.loopback)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches `bind_address`."""
+        return split_address(self.bind_address)[0] in ("127.0.0.1", "::1", "localhost")
 
 
 def load(path: Path) -> Configuration:
@@ -208,13 +219,17 @@ def checked(configuration: Configuration, *, source: str = "configuration") -> C
         "podInitialBackoffSeconds must be more than 0 and at most podMaxBackoffSeconds "
         f"(got {initial:g} and {maximum:g})",
     )
-    host, _ = split_address(configuration.bind_address)
-    tls = configuration.tls
+    loopback, tls = configuration.loopback, configuration.tls
     require(bool(tls.cert_file) == bool(tls.key_file), "tls: certFile and keyFile are needed together")
     require(
-        bool(tls.cert_file) or host in ("127.0.0.1", "::1", "localhost"),
+        bool(tls.cert_file) or loopback,
         f"bindAddress {configuration.bind_address} is reachable from other machines: "
         "set tls.certFile and tls.keyFile, or bind to 127.0.0.1",
+    )
+    require(
+        bool(tls.cert_file) or configuration.authorization != "delegated",
+        "authorization: delegated reads tokens, which must not be sent in the clear: "
+        "set tls.certFile and tls.keyFile",
     )
     return configuration
 

@@ -17,19 +17,21 @@ from dataclasses import dataclass, field
 import structlog
 
 from scheduler.api import Pod
-from scheduler.api_objects import PodGroup
+from scheduler.api_objects import ClusterObject, PodGroup
 from scheduler.core.decision import Decision
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, Strategy
-from scheduler.core.gangs.ref import GangRef, Source, ref_of
+from scheduler.core.gangs.ref import GangRef, Source, group_ref, ref_of
 from scheduler.kube.binding import BindOutcome, Refused
 from scheduler.kube.gangs.actions import Commit, Ended, Member
 from scheduler.kube.gangs.committer import GangCommitter, Terms
 from scheduler.kube.gangs.groups import INITIALLY_SCHEDULED, GroupConditions
 from scheduler.kube.gangs.recovery import Unfinished, member_of
+from scheduler.kube.gangs.restarts import Restarts
 from scheduler.kube.volume_binder import VolumeBinder
 from scheduler.kube.volume_writes import VolumeRequest
+from scheduler.member_loss import MemberLoss
 from scheduler.observe.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -84,14 +86,19 @@ class Gangs:
         """By transaction; its gang may have no member left at the end."""
         self._binding: dict[str, tuple[str, Placed]] = {}
         """Member → the transaction it was handed over for."""
+        self.losses = MemberLoss(engine, metrics, is_committing=self._may_be_committing)
+        engine.gangs.book.is_committing = self._may_be_committing
 
     def connect(self, volumes: VolumeBinder, conditions: GroupConditions) -> None:
         """Before the first decision."""
         self._volumes, self._conditions = volumes, conditions
 
-    def serve(self, committer: GangCommitter) -> None:
-        """Gangs can be committed from now on."""
+    def serve(self, committer: GangCommitter, restarts: Restarts) -> None:
+        """Gangs can be committed from now on, and started anew."""
         self._committer = committer
+        committer.miss_all_but(self._is_there)  # lost while it was read what a former leader has left
+        self.losses.serve(restarts)
+        self._engine.gangs.groups_replaced()  # which of them are complete is known from now on
 
     def refuse(self, why: str) -> None:
         """They can't be, for now."""
@@ -164,24 +171,45 @@ class Gangs:
 
     # ---- what the watch says
 
-    def pod_gone(self, uid: str) -> None:
-        """The pod is deleted. (A bind under way finds that out itself.)"""
-        self._drop(uid)
-        self.pod_leaves(uid)
+    def pod_gone(self, pod: Pod) -> None:
+        """The pod is deleted or has finished. (A bind under way finds that out itself.)"""
+        self._drop(pod.metadata.uid)
+        ref = ref_of(pod)
+        if ref is not None and pod.spec.node_name:
+            if self._committer is not None:
+                self._committer.miss(pod.metadata.uid)
+            self.losses.look(ref)
 
     def bound_elsewhere(self, uid: str) -> None:
         """It has a node, by whomsoever."""
         self._drop(uid)
 
-    def pod_leaves(self, uid: str) -> None:
-        """It has a node and is being deleted, or is gone."""
-        if self._committer is not None and len(self._committer):
-            self._committer.lost(uid)
+    def pod_leaves(self, pod: Pod) -> None:
+        """It has a node and is being deleted."""
+        ref = ref_of(pod)
+        if ref is not None:
+            if self._committer is not None:
+                self._committer.lost(pod.metadata.uid)
+            self.losses.look(ref)
 
-    def forget_all_but(self, knows: Callable[[str], bool]) -> None:
-        """After a gap in the watch."""
-        for uid in [uid for batch in self._unstarted() for uid in batch.members if not knows(uid)]:
-            self.pod_gone(uid)
+    def group_changed(self, item: ClusterObject) -> None:
+        """What describes gangs is new, or another."""
+        ref = group_ref(item)
+        if ref is not None:
+            self.losses.look(ref)
+
+    def replaced(self, pods: Iterable[Pod]) -> None:
+        """These are all; there was a gap in the watch."""
+        if len(self):
+            for uid in [uid for batch in self._unstarted() for uid in batch.members]:
+                if not self._engine.knows(uid):
+                    self._drop(uid)
+            for pod in pods:
+                if pod.spec.node_name:
+                    self._drop(pod.metadata.uid)
+        if self._committer is not None:
+            self._committer.miss_all_but(self._is_there)
+        self.losses.look_at_all()
 
     def on_bound(self, uid: str, outcome: BindOutcome) -> bool:
         """For `Writer`; False if the bind is none of a commit's."""
@@ -189,7 +217,7 @@ class Gangs:
         if committer is None or not committer.on_bound(uid, outcome):
             return False
         if not self._engine.knows(uid):
-            committer.lost(uid)  # it was gone before we heard that it was bound
+            committer.miss(uid)  # it was gone before we heard that it was bound
         return True
 
     def stop(self) -> None:
@@ -219,8 +247,6 @@ class Gangs:
     def on_ended(self, txn: str, ended: Ended, /) -> None:
         """Members without an outcome were not bound, and won't be."""
         ref = self._gangs.pop(txn, None)
-        if ref is not None:
-            del self._txns[ref]
         strategy = self._strategies.pop(txn, Strategy.ATOMIC)
         if ended.compensated:
             self._engine.gangs.cost.compensations[strategy.value] += 1
@@ -229,12 +255,15 @@ class Gangs:
         for placed in left:
             del self._binding[placed.uid]
             self._on_outcome(placed, Refused(ended.why or "the commit of its gang has ended"))
+        if ref is not None:
+            self._commit_ended(ref, ended)
 
     def on_unfinished(self, unfinished: Unfinished, /) -> None:
         """Its other members are planned like any that wait, and join the transaction."""
         ref = GangRef.parse(unfinished.entry.gang)
         if ref is not None:
             self._begins(unfinished.entry.txn, ref)
+            self._engine.gangs.put_first(ref)
 
     def terms(self, gang: str) -> Terms:
         """What a gang that a former leader left has agreed to."""
@@ -242,9 +271,34 @@ class Gangs:
         group = self._group(ref) if ref is not None else None
         conditions = group.status.conditions or () if group is not None else ()
         announced = any(c.type == INITIALLY_SCHEDULED and c.status == "True" for c in conditions)
-        return Terms(self._deadline_s(ref), announced=announced)
+        return Terms(self._deadline_s(ref), self._delete_uncontrolled(ref), announced)
 
     # ---- internals
+
+    def _commit_ended(self, ref: GangRef, ended: Ended) -> None:
+        # An intent that was withdrawn too late leaves a second entry of its gang, of which nothing is bound.
+        other = next((txn for txn, its_ref in self._gangs.items() if its_ref == ref), None)
+        if other is not None:
+            self._txns[ref] = other
+        else:
+            del self._txns[ref]
+        gang = self._engine.gangs.book.named(ref)
+        if gang is not None:
+            for member in ended.deleted:
+                gang.leave(member.uid)
+            for member in ended.stay:
+                gang.keep(member.uid)
+        self.losses.look(ref)
+        self._engine.gangs.group_changed(ref)  # what it may do depends on whether it is complete
+
+    def _may_be_committing(self, ref: GangRef) -> bool:
+        """Whether a commit of the gang is under way, or may be one of a former leader's."""
+        return self._committer is None or ref in self._txns
+
+    def _is_there(self, uid: str) -> bool:
+        """Whether the watch shows the pod, and not as leaving."""
+        placed = self._engine.state.pods.get(uid)
+        return placed is not None and not placed.info.terminating
 
     def _unstarted(self) -> list[_Batch]:
         gathered = [self._gathering] if self._gathering is not None else []
@@ -296,9 +350,10 @@ class Gangs:
                 group_uid=group.metadata.uid if group is not None else "",
                 domain=self._domain(ref),
                 min_count=commit.min_count,
-                already_bound=commit.placed_before,
+                already_bound=self._bound_before(batch),
                 members=tuple(self._members(batch)),
                 deadline_s=self._deadline_s(ref),
+                delete_uncontrolled=self._delete_uncontrolled(ref),
             )
         )
 
@@ -320,9 +375,21 @@ class Gangs:
         """As the watch shows them now: an older version could not be bound."""
         return [member_of(self._newest(placed), placed.node) for placed in batch.members.values()]
 
+    def _bound_before(self, batch: _Batch) -> tuple[Member, ...]:
+        """The members that have a node, and not by this plan."""
+        gang, pods = self._engine.gangs.book.named(batch.ref), self._engine.state.pods
+        if gang is None:
+            return ()
+        before = [uid for uid in gang.members if uid in pods and uid not in batch.members]
+        return tuple(member_of(pods[uid].info.pod, pods[uid].node) for uid in before if gang.stays(uid))
+
     def _newest(self, placed: Placed) -> Pod:
         queued = self._engine.queue.get(placed.uid)
         return queued.info.pod if queued is not None else placed.decision.pod.pod
+
+    def _delete_uncontrolled(self, ref: GangRef | None) -> bool:
+        options = self._options(ref) if ref is not None else None
+        return options is not None and options.delete_uncontrolled
 
     def _begins(self, txn: str, ref: GangRef) -> None:
         self._txns[ref], self._gangs[txn] = txn, ref

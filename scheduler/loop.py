@@ -18,6 +18,8 @@ import structlog
 from scheduler.api import Namespace, Node, Pod, pod_name
 from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Decision, Engine, Verdict
+from scheduler.core.gangs.commit import SINGLY, TXN_ANNOTATION
+from scheduler.core.gangs.ref import GROUPS
 from scheduler.core.objects import K
 from scheduler.gangs import Gangs, Placed
 from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone, Refused
@@ -173,7 +175,9 @@ class SchedulingLoop:
         info = bind.decision.pod
         metadata = info.pod.metadata
         self._binds[info.uid] = bind
-        self._writer.bind(BindRequest(metadata.namespace, metadata.name, info.uid, bind.node))
+        # A member that joins a complete gang bears the mark as well: it may outlive those it joined.
+        marks = {TXN_ANNOTATION: SINGLY} if self._engine.gangs.book.of(info.uid) is not None else None
+        self._writer.bind(BindRequest(metadata.namespace, metadata.name, info.uid, bind.node, marks))
 
     def on_volumes_bound(self, uid: str) -> None:
         """For `VolumeBinder`: the pod can be bound."""
@@ -239,10 +243,10 @@ class SchedulingLoop:
             self.unreadable("pods", pod_name(pod), error)
         for uid in [uid for uid in (*self._binds, *self._preparing) if not self._engine.knows(uid)]:
             self._drop_bind(uid)
-        for pod in pods if self._preparing or self.gangs else ():
+        for pod in pods if self._preparing else ():
             self._leave_if_bound(pod)
         self._preempting.forget_all_but(self._engine.knows)
-        self.gangs.forget_all_but(self._engine.knows)
+        self.gangs.replaced(pods)
         for pod in pods if self._preempting.under_way else ():
             self._forget_preemption_if_bound(pod)
         self._reports.forget_all_but(self._engine.knows)
@@ -256,7 +260,7 @@ class SchedulingLoop:
         self._leave_if_bound(pod)
         self._forget_preemption_if_bound(pod)
         if pod.spec.node_name and pod.metadata.deletion_timestamp is not None:
-            self.gangs.pod_leaves(pod.metadata.uid)
+            self.gangs.pod_leaves(pod)
         self.wake()
 
     def delete_pod(self, pod: Pod) -> None:
@@ -265,7 +269,7 @@ class SchedulingLoop:
             log.debug("pod is gone", pod=pod_name(pod))
         self._engine.remove_pod(uid)
         self._preempting.pod_gone(uid)
-        self.gangs.pod_gone(uid)
+        self.gangs.pod_gone(pod)
         self._reports.forget(uid)
         self._drop_bind(uid)
         self.wake()
@@ -304,11 +308,14 @@ class SchedulingLoop:
     def replace_objects(self, kind: type[K], items: Sequence[K]) -> None:
         self._engine.replace_objects(kind, items)
         self._volumes.everything_changed()
+        if kind in GROUPS:
+            self.gangs.losses.look_at_all()
         self.wake()
 
     def upsert_object(self, item: ClusterObject) -> None:
         self._engine.upsert_object(item)
         self._volumes.object_changed(item)
+        self.gangs.group_changed(item)
         self.wake()
 
     def delete_object(self, item: ClusterObject) -> None:

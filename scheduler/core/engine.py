@@ -216,7 +216,7 @@ class Engine:
         for waiting, why in self.gangs.untold():
             return self._decision(waiting, Verdict.WAITING, Placement(None, why))
         self.wake_helped()
-        queued = self.queue.pop()
+        queued = self.gangs.next_first() or self.queue.pop()
         if queued is None:
             return None
         info = queued.info

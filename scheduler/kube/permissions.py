@@ -65,6 +65,11 @@ GROUPS = {
     ),
 }
 """What it takes to know groups of pods, served or not, and to say that they were placed."""
+DELEGATION = (
+    Permission("create", "tokenreviews", "authentication.k8s.io"),
+    Permission("create", "subjectaccessreviews", "authorization.k8s.io"),
+)
+"""What it takes to ask who may read metrics."""
 LEADER_ELECTION = tuple(
     Permission(verb, "leases", group="coordination.k8s.io") for verb in ("create", "get", "update")
 )
@@ -101,10 +106,12 @@ async def require_permissions(
     leader_elect: bool,
     lease_namespace: str,
     lease_name: str,
+    delegates_authorization: bool,
 ) -> None:
     """Raises MissingPermissions, or what `KubeClient.request` raises."""
-    volumes = VOLUMES if writes_volumes else ()
-    permissions = [*SCHEDULING, *volumes]
+    permissions = [*SCHEDULING]
+    permissions += VOLUMES if writes_volumes else ()
+    permissions += DELEGATION if delegates_authorization else ()
     permissions += [permission for kind in watched for permission in to_watch(kind)]
     missing = await _missing(client, permissions)
     if leader_elect:

@@ -129,6 +129,11 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.gang_restarts = Counter(
+            "wholepod_gang_restarts_total",
+            "Gangs of which all members were deleted after some were lost, to start anew.",
+            registry=self.registry,
+        )
         self.journal_entries = Gauge(
             "wholepod_journal_entries", "Gangs that are being bound, by the journal.", registry=self.registry
         )

@@ -13,16 +13,22 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from scheduler.observe import logs
 
 Check = Callable[[], str | None]
 """None when fine, else why not."""
+Authorize = Callable[[str, str, str], Awaitable[tuple[int, str] | None]]
+"""From the header Authorization, the verb and the path to None, or to the status and text of a refusal."""
+OPEN_TO_ALL = ("/healthz", "/livez", "/readyz")
+"""As in kube-scheduler: the kubelet's probes carry no token, and these tell little."""
 
 
 class Server:
-    """`routes`: GET paths beside the standard ones, each answering with a JSON value."""
+    """`routes`: GET paths beside the standard ones, each answering with a JSON value. `authorize` is asked
+    about every request but those about health; without it everybody may ask everything."""
 
     def __init__(
         self,
@@ -32,9 +38,10 @@ class Server:
         ready: Mapping[str, Check],
         configuration: Any,
         routes: Mapping[str, Callable[[], Awaitable[Any]]],
+        authorize: Authorize | None = None,
     ) -> None:
         self._registry, self._configuration = registry, configuration
-        app = web.Application()
+        app = web.Application(middlewares=[] if authorize is None else [_guard(authorize)])
         app.router.add_get("/metrics", self._metrics)
         for path in ("/healthz", "/livez"):
             app.router.add_get(path, _checks(live, path))
@@ -61,6 +68,21 @@ class Server:
 
     async def _configz(self, request: web.Request) -> web.Response:
         return _json_response({"wholepod.io": self._configuration})
+
+
+def _guard(authorize: Authorize) -> Middleware:
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in OPEN_TO_ALL:
+            header = request.headers.get("Authorization", "")
+            refusal = await authorize(header, request.method.lower(), request.path)
+            if refusal is not None:
+                status, text = refusal
+                challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+                return web.Response(status=status, text=f"{text}\n", headers=challenge)
+        return await handler(request)
+
+    return guard
 
 
 def _checks(checks: Mapping[str, Check], path: str) -> Callable[[web.Request], Awaitable[web.Response]]:

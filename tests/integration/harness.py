@@ -7,6 +7,7 @@ or looked into. What it does to the cluster is for `observer.Observer` to see.
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -43,7 +44,8 @@ class Scheduler:
     """One run of `wholepod run …`; a context manager that starts it, and ends it if the test has not.
 
     A test that fails shows the end of the log. `command` may be another way to say `wholepod`;
-    `environment` is added to this process's. Flags come last, so they win.
+    `environment` is added to this process's. Flags come last, so they win. `tls` is for asking one that
+    serves with a certificate.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Scheduler:
         log: Path,
         command: Sequence[str | Path] = (WHOLEPOD,),
         environment: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         where = [] if kubeconfig is None else [f"--kubeconfig={kubeconfig}"]
         self.argv = [*command, "run", *where, "--bind-address=127.0.0.1:0", *flags]
@@ -60,6 +63,7 @@ class Scheduler:
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._tls = tls
 
     def __enter__(self) -> Self:
         self.start()
@@ -174,14 +178,18 @@ class Scheduler:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.records('started')[0]['port']}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self.records('started')[0]['port']}"
 
-    def request(self, path: str, *, method: str = "GET", body: str | None = None) -> tuple[int, str]:
+    def request(
+        self, path: str, *, method: str = "GET", body: str | None = None, token: str | None = None
+    ) -> tuple[int, str]:
         """(status, text) of any of its endpoints."""
         data = None if body is None else body.encode()
-        request = urllib.request.Request(self.url + path, data=data, method=method)
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+            with urllib.request.urlopen(request, timeout=DEADLINE_S, context=self._tls) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -237,10 +237,10 @@ async def test_compensation_deletes_exactly_the_bound_members_that_have_a_contro
         await leader.lead()
         members = [stage.pod("a"), stage.pod("b"), stage.pod("orphan", owned=False)]
         gated = stage.pod("gated", schedulingGates=[{"name": "wait"}])
-        stage.pod("by-hand", nodeName="node")
+        by_hand = stage.pod("by-hand", nodeName="node")
         stage.pod("spare")
         leader.on_missing = lambda txn: leader.committer.compensate(txn, "no room")
-        leader.committer.start(stage.commit(*members, gated, min_count=5, already_bound=1))
+        leader.committer.start(stage.commit(*members, gated, min_count=5, already_bound=(by_hand,)))
         await until(lambda: leader.ended)
         ended = leader.ended[stage.txn]
         assert (ended.complete, [member.name for member in ended.stay]) == (False, ["orphan"])

@@ -408,7 +408,8 @@ class Process:
             pods = await self._list()
             for gang, spec in self.world.gangs.items():
                 members = [pod for pod in pods if gang_of(pod) == gang]
-                bound = sum(1 for pod in members if pod.spec.node_name)
+                placed = tuple(member_of(pod) for pod in members if pod.spec.node_name)
+                bound = len(placed)
                 waiting = tuple(member_of(pod, "n1") for pod in members if not pod.spec.node_name)
                 attempts = self.attempts.get(gang, 0)
                 enough = bound + len(waiting) >= spec.min_count and not self._gives_up
@@ -421,7 +422,7 @@ class Process:
                             txn=txn,
                             gang=gang,
                             min_count=spec.min_count,
-                            already_bound=bound,
+                            already_bound=placed,
                             members=waiting,
                             deadline_s=DEADLINE_S,
                             delete_uncontrolled=spec.delete_uncontrolled,

@@ -169,6 +169,7 @@ def test_the_name_of_a_profile_chooses_its_preset(name: str, preset: str) -> Non
         ("bindAddress: localhost", "bind address 'localhost' is not HOST:PORT"),
         ("bindAddress: 0.0.0.0:1", "bindAddress 0.0.0.0:1 is reachable from other machines"),
         ("tls: {certFile: a}", "tls: certFile and keyFile are needed together"),
+        ("authorization: delegated", "authorization: delegated reads tokens"),
     ],
 )
 def test_mistakes_are_named_with_their_line(text: str, message: str) -> None:
@@ -246,3 +247,19 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
 def test_not_addresses(address: str) -> None:
     with pytest.raises(ConfigurationError, match="is not HOST:PORT"):
         split_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "authorization", "delegated"),
+    [
+        ("127.0.0.1:1", "auto", False),
+        ("[::1]:1", "auto", False),
+        ("localhost:1", "delegated", True),
+        ("0.0.0.0:1", "auto", True),
+        ("[::]:1", "auto", True),
+        ("0.0.0.0:1", "none", False),
+    ],
+)
+def test_tokens_are_asked_for_where_others_can_ask(address: str, authorization: str, delegated: bool) -> None:
+    text = f"bindAddress: '{address}'\ntls: {{certFile: c, keyFile: k}}\nauthorization: {authorization}"
+    assert parse(HEAD + text).delegates_authorization is delegated

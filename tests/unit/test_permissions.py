@@ -47,6 +47,7 @@ async def require(
     watched: Sequence[type[ClusterObject]] = (),
     writes_volumes: bool = False,
     leader_elect: bool = True,
+    delegates_authorization: bool = False,
 ) -> Reviewer:
     reviewer = Reviewer(allows)
     async with client_of(folder, {REVIEW: reviewer}) as client:
@@ -57,6 +58,7 @@ async def require(
             leader_elect=leader_elect,
             lease_namespace="kube-system",
             lease_name="wholepod",
+            delegates_authorization=delegates_authorization,
         )
     return reviewer
 
@@ -94,6 +96,14 @@ async def test_volumes_are_asked_for_if_they_are_written(tmp_path: Path) -> None
     assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 4
     for resource in ("persistentvolumes", "persistentvolumeclaims"):
         assert {("get", resource), ("patch", resource)} <= set(asked)
+
+
+async def test_reviews_are_asked_for_if_others_may_read_metrics(tmp_path: Path) -> None:
+    reviewer = await require(tmp_path, lambda asked: True, delegates_authorization=True)
+    asked = [(a["verb"], a["group"], a["resource"]) for a in reviewer.asked]
+    assert len(asked) == len(SCHEDULING) + len(LEADER_ELECTION) + 2
+    assert ("create", "authentication.k8s.io", "tokenreviews") in asked
+    assert ("create", "authorization.k8s.io", "subjectaccessreviews") in asked
 
 
 async def test_without_leader_election_leases_do_not_matter(tmp_path: Path) -> None:

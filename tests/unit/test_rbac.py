@@ -7,6 +7,7 @@ import yaml
 
 from scheduler.config import LeaderElection, ProfileConfig
 from scheduler.kube.permissions import (
+    DELEGATION,
     GROUPS,
     JOURNAL,
     LEADER_ELECTION,
@@ -45,6 +46,7 @@ def test_cluster_role_is_what_scheduling_needs() -> None:
     watched = {kind for profile in profiles for kind in profile.watches}
     groups = [permission for permissions in GROUPS.values() for permission in permissions]
     wanted = [*SCHEDULING, *groups, *(permission for kind in watched for permission in to_watch(kind))]
+    wanted += DELEGATION
     if any(profile.makes_plans for profile in profiles):
         wanted += VOLUMES
     assert sorted(granted(role), key=str) == sorted(((p, ()) for p in wanted), key=str)

@@ -81,8 +81,9 @@ class Workspace:
         return Member(queued.info, key, self.cycles[name])
 
     def nodes_of(self, gang: Gang) -> list[str]:
-        """Of its members that are assumed or bound."""
-        return [self.state.pods[uid].node for uid in gang.members if uid in self.state.pods]
+        """Of its members that are assumed or bound, and not leaving."""
+        pods = self.state.pods
+        return [pods[uid].node for uid in gang.members if uid in pods and gang.stays(uid)]
 
     def planning(
         self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int

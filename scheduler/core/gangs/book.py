@@ -6,9 +6,11 @@ whether it waits or has a node, so that it is known at any time how many members
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
-from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, read_options
+from scheduler.core.gangs.commit import is_bound, shows_complete
+from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, OnMemberLoss, read_options
 from scheduler.core.gangs.ref import GangRef, Source, gang_ref
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
@@ -22,6 +24,10 @@ class Gang:
         self.members: dict[str, PodInfo] = {}
         self.incomplete = False
         """Whether it was so when its members were last looked at."""
+        self.leaving: set[str] = set()
+        """Members that we have deleted; the watch may not say so yet."""
+        self.kept: set[str] = set()
+        """Members that stay bound though their gang was given up; the same."""
         self._ready: set[str] = set()
         self._oldest: PodInfo | None = None
 
@@ -42,10 +48,35 @@ class Gang:
         """That of its pods, which share one; the oldest's counts."""
         return self.oldest.priority
 
+    @property
+    def bound(self) -> list[PodInfo]:
+        """Members that have a node, as the watch shows them, and are not leaving it."""
+        return [info for info in self.members.values() if is_bound(info.pod) and self.stays(info.uid)]
+
+    @property
+    def shows_complete(self) -> bool:
+        """Whether it was complete once, if no commit of it is under way."""
+        return any(shows_complete(info.pod) for info in self.bound if info.uid not in self.kept)
+
+    def stays(self, uid: str) -> bool:
+        """Whether the member is not being deleted."""
+        return uid not in self.leaving and not self.members[uid].terminating
+
+    def leave(self, uid: str) -> None:
+        """The member was deleted."""
+        if uid in self.members:
+            self.leaving.add(uid)
+            self._ready.discard(uid)
+
+    def keep(self, uid: str) -> None:
+        """The member stays bound, but the gang was given up."""
+        if uid in self.members:
+            self.kept.add(uid)
+
     def put(self, info: PodInfo) -> None:
         """A member as it is now."""
         self.members[info.uid] = info
-        if info.gated or info.terminating:
+        if info.gated or info.terminating or info.uid in self.leaving:
             self._ready.discard(info.uid)
         else:
             self._ready.add(info.uid)
@@ -55,7 +86,8 @@ class Gang:
     def drop(self, uid: str) -> None:
         """No member any more."""
         del self.members[uid]
-        self._ready.discard(uid)
+        for uids in (self._ready, self.leaving, self.kept):
+            uids.discard(uid)
         if self._oldest is not None and self._oldest.uid == uid:
             self._oldest = None
 
@@ -72,6 +104,10 @@ class GangBook:
         self._cluster, self._policies = cluster, policies
         self._gangs: dict[GangRef, Gang] = {}
         self._gang_of: dict[str, Gang] = {}
+        self.is_committing: Callable[[GangRef], bool] = lambda ref: False
+        """Whether members of a gang are being bound; whoever binds them sets this."""
+        self.is_settling: Callable[[GangRef], bool] = lambda ref: False
+        """Whether a gang has lost members, and what becomes of it is not settled; set by who settles it."""
         self._refused: dict[Source, str] = {}
 
     def refuse(self, source: Source, why: str) -> None:
@@ -116,6 +152,17 @@ class GangBook:
         if gang.ref.source in self._refused:
             raise GangError(self._refused[gang.ref.source])
         return read_options(gang.ref, gang.oldest, self._cluster, self.policy(gang))
+
+    def options_to_plan(self, gang: Gang) -> GangOptions:
+        """The same, but that a gang that was complete once needs no more members together than it has
+        bound: those that come are placed as they come. Raises GangError."""
+        options = self.options(gang)
+        if options.on_member_loss is OnMemberLoss.KEEP:
+            return options
+        bound = len(gang.bound)
+        if bound >= options.min_count or not gang.shows_complete or self.is_committing(gang.ref):
+            return options
+        return replace(options, min_count=bound)
 
     def policy(self, gang: Gang) -> GangPolicy:
         """Of the profile that decides for its oldest member."""

@@ -35,6 +35,9 @@ from scheduler.core.state import ClusterState
 TELL_AFTER_S = 5.0
 """Members mostly come within moments of each other; what is still incomplete then is worth a word."""
 
+_TRIED = (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE)
+"""Where members wait that could be placed."""
+
 
 class GangDispatch:
     """Works on the engine's own state and queue."""
@@ -85,6 +88,8 @@ class GangDispatch:
         self._taken: dict[str, QueuedPod] = {}
         self._incomplete: dict[GangRef, float] = {}
         """Gangs whose members have not been told what is missing → since when it is."""
+        self._first: deque[GangRef] = deque()
+        """Gangs that are tried before all others, once."""
 
     @property
     def planning(self) -> bool:
@@ -154,6 +159,20 @@ class GangDispatch:
 
     # ---- decisions
 
+    def put_first(self, ref: GangRef) -> None:
+        """The gang is tried before all others: it is bound in part."""
+        self._first.append(ref)
+
+    def next_first(self) -> QueuedPod | None:
+        """A waiting member of the next of these gangs, handed out as by the queue."""
+        while self._first:
+            gang = self.book.named(self._first.popleft())
+            for queued in map(self._queue.get, gang.members if gang is not None else ()):
+                if queued is not None and queued.place in _TRIED:
+                    self._queue.take(queued)
+                    return queued
+        return None
+
     def begin(self, queued: QueuedPod) -> bool:
         """Begins an attempt if the pod, which the queue has just handed out, is a member of a gang."""
         gang = self.book.of(queued.info.uid)
@@ -166,10 +185,10 @@ class GangDispatch:
         taken = self._taken = {queued.info.uid: queued}
         for uid in gang.members:
             other = self._queue.get(uid)
-            if other is not None and other.place in (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE):
+            if other is not None and other.place in _TRIED:
                 self._queue.take(other)
                 taken[uid] = other
-        options = self.book.options(gang)
+        options = self.book.options_to_plan(gang)
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
@@ -262,9 +281,11 @@ class GangDispatch:
     def _why_incomplete(self, gang: Gang) -> str:
         """Why nothing can be tried yet; empty when it can."""
         try:
-            options = self.book.options(gang)
+            options = self.book.options_to_plan(gang)
         except GangError as error:
             return str(error)
+        if self.book.is_settling(gang.ref):
+            return f"gang {gang.ref} has lost members; it may be started anew"
         if self._strategies[options.strategy].wants(gang.existing, options):
             return ""
         return f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
@@ -326,7 +347,7 @@ class GangDispatch:
         if not gang.members:
             return None
         try:
-            options = self.book.options(gang)
+            options = self.book.options_to_plan(gang)
         except GangError:
             return None
         lacking = options.min_count - len(self._workspace.nodes_of(gang))

@@ -21,6 +21,8 @@ STRATEGY = "wholepod.io/strategy"
 TOPOLOGY_KEY = "wholepod.io/topology-key"
 HOLD_TIMEOUT = "wholepod.io/hold-timeout"
 CONFLICT_MODE = "wholepod.io/conflict-mode"
+ON_MEMBER_LOSS = "wholepod.io/on-member-loss"
+DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
 
 
 class Strategy(Enum):
@@ -41,6 +43,17 @@ class ConflictMode(Enum):
     """The member does not fit any more."""
     SEQUENCE = "sequence"
     """Anything on the node has changed."""
+
+
+class OnMemberLoss(Enum):
+    """What becomes of a gang that was complete, when so many members are lost that too few are bound."""
+
+    REPLACE = "replace"
+    """New members are placed one by one beside the others, as they come."""
+    RESTART = "restart"
+    """The others are deleted, too, and the gang starts anew as a whole."""
+    KEEP = "keep"
+    """The others stay. New members are placed when they make the gang complete again, together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,9 @@ class GangOptions:
     """`hoarding`: how long room is held for the members that are missing."""
     conflict_mode: ConflictMode = ConflictMode.FIT
     """`optimistic`: what counts as others having interfered with a claim."""
+    on_member_loss: OnMemberLoss = OnMemberLoss.REPLACE
+    delete_uncontrolled: bool = False
+    """Whether members that no controller would create again may be deleted with their gang."""
 
 
 class GangError(ValueError):
@@ -143,6 +159,8 @@ def _options(
         topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
         hold_timeout_s=min(hold_timeout_s, policy.max_hold_timeout_s),
         conflict_mode=_choice(annotations, CONFLICT_MODE, ConflictMode.FIT),
+        on_member_loss=_choice(annotations, ON_MEMBER_LOSS, OnMemberLoss.REPLACE),
+        delete_uncontrolled=_flag(annotations, DELETE_UNCONTROLLED),
     )
 
 
@@ -156,6 +174,13 @@ def _choice(annotations: Mapping[str, str], key: str, default: E) -> E:
     except ValueError:
         known = ", ".join(member.value for member in type(default))
         raise GangError(f"annotation {key} must be one of {known}, got {text!r}") from None
+
+
+def _flag(annotations: Mapping[str, str], key: str) -> bool:
+    text = annotations.get(key, "false")
+    if text not in ("true", "false"):
+        raise GangError(f"annotation {key} must be true or false, got {text!r}")
+    return text == "true"
 
 
 def _seconds(annotations: Mapping[str, str], key: str, default: float) -> float:

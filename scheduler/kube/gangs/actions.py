@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from scheduler.core.gangs.commit import TXN_ANNOTATION as TXN_ANNOTATION
 from scheduler.kube.binding import BindOutcome
 from scheduler.kube.journal_format import Entry
 from scheduler.kube.payloads import BindRequest
-
-TXN_ANNOTATION = "wholepod.io/txn"
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -30,7 +29,7 @@ class Member(msgspec.Struct, frozen=True):
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """A gang's plan. `gang` is the core's name for it; `txn` is new and never used again.
 
-    `already_bound` members were bound before this commit and are not touched by it. With
+    `already_bound` members were bound before this commit; they count, and are not touched by it. With
     `delete_uncontrolled` the gang has agreed that pods without a controller are deleted, too, when it
     can't be completed.
     """
@@ -40,7 +39,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     group_uid: str = ""
     domain: str = ""
     min_count: int
-    already_bound: int = 0
+    already_bound: tuple[Member, ...] = ()
     members: tuple[Member, ...]
     deadline_s: float
     delete_uncontrolled: bool = False
@@ -94,7 +93,7 @@ class Delete(msgspec.Struct, frozen=True):
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """The bound pod stays, as nothing would create it again: tell its owner."""
+    """The bound pod stays, as nothing would create it again: have it say so → `kept`."""
 
     member: Member
 
@@ -118,13 +117,14 @@ class Short(msgspec.Struct, frozen=True):
 
 class Ended(msgspec.Struct, frozen=True):
     """Nothing more will happen: complete, or else `why` not, whether members that were or might have been
-    bound had to be `compensated` for, and which of them `stay` bound.
+    bound had to be `compensated` for, who of them was `deleted`, and who has to `stay` bound.
 
     Nothing was or will be sent about a member that has no outcome by now.
     """
 
     complete: bool
     why: str = ""
+    deleted: tuple[Member, ...] = ()
     stay: tuple[Member, ...] = ()
     compensated: bool = False
 

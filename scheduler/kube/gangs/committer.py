@@ -42,7 +42,7 @@ from scheduler.kube.gangs.actions import (
     Touch,
     Verify,
 )
-from scheduler.kube.gangs.pods import PodWrites
+from scheduler.kube.gangs.pods import Fate, PodWrites
 from scheduler.kube.gangs.recovery import Recovery, Unfinished
 from scheduler.kube.gangs.transaction import Transaction
 from scheduler.kube.journal import Journal, LeftBehind
@@ -164,9 +164,23 @@ class GangCommitter:
             self._act(self._transactions[txn], self._transactions[txn].compensate(why))
 
     def lost(self, uid: str) -> None:
-        """The watch shows that a bound pod is gone or terminating, whosever it is."""
+        """The watch shows that a bound pod is terminating, whosever it is."""
         for transaction in list(self._transactions.values()):
             self._act(transaction, transaction.lost(uid))
+
+    def miss(self, uid: str) -> None:
+        """The watch shows a pod no more that was bound: it may be gone, or finished, which looks the same."""
+        for transaction in list(self._transactions.values()):
+            member = transaction.losable(uid)
+            if member is not None:
+                self._spawn(partial(self._look_at, transaction, member))
+
+    def miss_all_but(self, is_there: Callable[[str], bool]) -> None:
+        """After a gap, the watch shows these bound pods alone."""
+        for transaction in list(self._transactions.values()):
+            for uid in transaction.counted:
+                if not is_there(uid):
+                    self.miss(uid)
 
     def on_bound(self, uid: str, outcome: BindOutcome) -> bool:
         """From the writer. False if the bind is none of ours."""
@@ -257,7 +271,7 @@ class GangCommitter:
             "took over a gang that was being bound",
             gang=entry.gang,
             state=entry.state,
-            bound=len(unfinished.bound) + unfinished.others,
+            bound=len(unfinished.bound) + len(unfinished.others),
             min_count=entry.min_count,
         )
         transaction = self._add(commit)
@@ -310,7 +324,7 @@ class GangCommitter:
             case Delete(member):
                 self._spawn(partial(self._delete, transaction, member))
             case Keep(member):
-                self._tell_kept(transaction, member)
+                self._spawn(partial(self._keep, transaction, member))
             case Remove():
                 self._spawn_then(transaction, partial(self._journal.remove, txn), transaction.removed)
             case Settled(member, outcome):
@@ -368,7 +382,16 @@ class GangCommitter:
         )
         self._act(transaction, transaction.deleted(member.uid))
 
-    def _tell_kept(self, transaction: Transaction, member: Member) -> None:
+    async def _look_at(self, transaction: Transaction, member: Member) -> None:
+        match await self._pods.fate(member):
+            case Fate.LOST:
+                self._act(transaction, transaction.lost(member.uid))
+            case Fate.FINISHED:
+                self._act(transaction, transaction.finished(member.uid))
+            case Fate.BOUND:
+                pass  # the watch is behind
+
+    async def _keep(self, transaction: Transaction, member: Member) -> None:
         note = (
             f"Its gang can't be completed, but the pod stays on {member.node}: it has no controller that "
             "would create it again. Delete it to free its room"
@@ -388,3 +411,5 @@ class GangCommitter:
         log.warning(
             "kept a member of a gang that can't be completed", gang=transaction.commit.gang, note=note
         )
+        await self._pods.keep(member, reason=INCOMPLETE, message=note)
+        self._act(transaction, transaction.kept(member.uid))

@@ -1,6 +1,7 @@
-"""Two writes about a member that end when it is certain what they came to: touching it, deleting it.
+"""Requests about a member that end when it is certain what came of them: touching it, deleting it, keeping
+it, and asking what became of it.
 
-Both may be repeated without harm. So an answer that was lost is asked for again, and nothing is given up:
+All may be repeated without harm. So an answer that was lost is asked for again, and nothing is given up:
 a late bind that is still possible, or a member of a broken gang that still runs, is what all this is
 there to prevent. Each request names the uid, so a pod that was created anew under the name is left alone.
 
@@ -9,6 +10,7 @@ used: a disruption budget could refuse it for ever.
 """
 
 import asyncio
+import enum
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -17,6 +19,7 @@ import msgspec
 import structlog
 
 from scheduler.api import ApiStruct
+from scheduler.core.gangs.commit import GANG_GIVEN_UP
 from scheduler.kube.backoff import Backoff
 from scheduler.kube.binding import LATE_EXECUTION_S, Refused
 from scheduler.kube.client import STRATEGIC_MERGE_PATCH, KubeClient
@@ -41,6 +44,7 @@ _encode = msgspec.json.Encoder().encode
 class _Metadata(ApiStruct):
     uid: str = ""
     resource_version: str = ""
+    deletion_timestamp: str | None = None
     annotations: dict[str, str] | None = None
 
 
@@ -48,12 +52,27 @@ class _Spec(ApiStruct):
     node_name: str = ""
 
 
+class _Status(ApiStruct):
+    phase: str = ""
+
+
 class _Pod(ApiStruct):
     metadata: _Metadata
     spec: _Spec
+    status: _Status = msgspec.field(default_factory=_Status)
 
 
 _decode_pod = msgspec.json.Decoder(_Pod).decode
+
+
+class Fate(enum.Enum):
+    """Of a pod that was bound."""
+
+    BOUND = "bound"
+    FINISHED = "finished"
+    """It has succeeded."""
+    LOST = "lost"
+    """It is gone or terminating, or has failed."""
 
 
 class _NotThere(Exception):
@@ -73,9 +92,31 @@ class PodWrites:
         `mark` must be new to the pod. Should the API server refuse the change for good, late binds are
         waited for until they are impossible.
         """
-        now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        condition = {"type": TOUCHED, "status": "True", "reason": "CommitTakenOver", "message": mark}
-        condition["lastTransitionTime"] = now  # of the first attempt: repeated, it changes nothing more
+        return await self._say(member, type=TOUCHED, reason="CommitTakenOver", message=mark)
+
+    async def keep(self, member: Member, *, reason: str, message: str) -> None:
+        """Have the pod say that it stays though its gang was given up. Return when it does, or is gone."""
+        await self._say(member, type=GANG_GIVEN_UP, reason=reason, message=message)
+
+    async def fate(self, member: Member) -> Fate:
+        """What became of a bound pod that the watch has lost sight of."""
+
+        async def attempt() -> _Pod:
+            return _decoded((await self._client.request("GET", _path(member), timeout_s=_TIMEOUT_S)).body)
+
+        try:
+            pod = await self._settle(member, attempt)
+        except _NotThere:
+            return Fate.LOST
+        if pod.metadata.uid != member.uid or pod.status.phase == "Failed":
+            return Fate.LOST
+        if pod.status.phase == "Succeeded":
+            return Fate.FINISHED
+        return Fate.LOST if pod.metadata.deletion_timestamp is not None else Fate.BOUND
+
+    async def _say(self, member: Member, **condition: str) -> Found | None:
+        condition |= {"status": "True", "lastTransitionTime": utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")}
+        # (The time is that of the first attempt: repeated, it changes nothing more.)
         # The API server refuses this (409) for a pod of another uid.
         change = _encode({"metadata": {"uid": member.uid}, "status": {"conditions": [condition]}})
         give_up_at = self._clock() + LATE_EXECUTION_S
@@ -161,11 +202,15 @@ def _path(member: Member) -> str:
     return f"/api/v1/namespaces/{member.namespace}/pods/{member.name}"
 
 
-def _found(member: Member, body: bytes) -> Found:
+def _decoded(body: bytes) -> _Pod:
     try:
-        pod = _decode_pod(body)
+        return _decode_pod(body)
     except msgspec.DecodeError as error:
         raise OutcomeUnknown(f"the API server's pod can't be read: {error}") from error
+
+
+def _found(member: Member, body: bytes) -> Found:
+    pod = _decoded(body)
     if pod.metadata.uid != member.uid:
         raise _NotThere
     txn = (pod.metadata.annotations or {}).get(TXN_ANNOTATION, "")

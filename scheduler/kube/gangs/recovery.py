@@ -24,13 +24,14 @@ from scheduler.kube.journal_format import Entry
 class Unfinished(msgspec.Struct, frozen=True):
     """A gang that was left behind, after all late binds were made impossible.
 
-    `bound` are the members that are bound for this entry, `others` counts those that were bound otherwise,
-    `unbound` are to be placed still (their `node` is empty). `bound_for_s`: since the first bind of `bound`.
+    `bound` are the members that are bound for this entry, `others` those that were bound otherwise or have
+    finished, `unbound` are to be placed still (their `node` is empty). `bound_for_s`: since the first bind of
+    `bound`.
     """
 
     entry: Entry
     bound: tuple[Member, ...]
-    others: int
+    others: tuple[Member, ...]
     unbound: tuple[Member, ...]
     bound_for_s: float
 
@@ -107,7 +108,7 @@ class Recovery:
     def _unfinished(self, entry: Entry, now_s: float) -> Unfinished:
         found = self._found[entry.gang]
         bound = tuple(member for member, txn in found if member.node and txn == entry.txn)
-        others = sum(1 for member, txn in found if member.node and txn != entry.txn)
+        others = tuple(member for member, txn in found if member.node and txn != entry.txn)
         unbound = tuple(member for member, _ in found if not member.node)
         bound_for_s = max(0.0, now_s - self._first_bound_s.get(entry.txn, now_s))
         return Unfinished(entry, bound, others, unbound, bound_for_s)

@@ -86,11 +86,14 @@ class Transaction:
         self._verifying: dict[str, Member] = {}
         self._changes: dict[str, int] = {}
         self._bound: dict[str, Member] = {}
-        self._others = commit.already_bound
+        self._others = {member.uid: member for member in commit.already_bound}
+        """Members that are bound, but not by this transaction, and those that have finished."""
+        self._finished: set[str] = set()
         self._intended_at = clock()
         self._first_bound_at: float | None = None
         self._missing = 0
         self._leaving: dict[str, Member] = {}
+        self._deleted: list[Member] = []
         self._stay: list[Member] = []
         self._why = ""
         self._entry_gone = False
@@ -106,7 +109,18 @@ class Transaction:
     @property
     def bound(self) -> int:
         """Members that are bound as far as we know, earlier ones included."""
-        return self._others + len(self._bound)
+        return len(self._others) + len(self._bound)
+
+    @property
+    def counted(self) -> list[str]:
+        """The uids of these."""
+        return [*self._bound, *self._others]
+
+    def losable(self, uid: str) -> Member | None:
+        """The bound member, if its loss would make a difference."""
+        if self.phase not in (Phase.INTENT, Phase.BINDING) or uid in self._finished:
+            return None
+        return self._bound.get(uid) or self._others.get(uid)
 
     # Its way to completion.
 
@@ -158,7 +172,7 @@ class Transaction:
                 if self._first_bound_at is None:
                     self._first_bound_at = self._clock()
             case BoundElsewhere():
-                self._others += 1
+                self._others[uid] = member
             case Refused(newer_version=version) if version and self._may_bind_again(uid):
                 self._changed[uid] = msgspec.structs.replace(member, resource_version=version)
                 return self._verify()
@@ -182,12 +196,20 @@ class Transaction:
         return [] if self.phase is Phase.INTENT else self._verify()
 
     def lost(self, uid: str) -> Actions:
-        """A bound member is gone or terminating."""
-        if self.phase is not Phase.BINDING or self._bound.pop(uid, None) is None:
+        """A bound member is gone, terminating or has failed."""
+        if self.losable(uid) is None:
             return []
+        del (self._bound if uid in self._bound else self._others)[uid]
         if not self._bound:
             self._first_bound_at = None
         return self._assess()
+
+    def finished(self, uid: str) -> Actions:
+        """A bound member has done its work: it counts for ever, and is not deleted any more."""
+        if uid in self._bound and self.phase is Phase.BINDING:
+            self._others[uid] = self._bound.pop(uid)
+        self._finished.add(uid)
+        return []
 
     def announced(self) -> Actions:
         return [Remove()]
@@ -245,8 +267,13 @@ class Transaction:
 
     def deleted(self, uid: str) -> Actions:
         """The deletion was accepted, or there is no such pod."""
-        self._leaving.pop(uid)
+        self._deleted.append(self._leaving.pop(uid))
         self._bound.pop(uid, None)
+        return self._remove_if_all_left()
+
+    def kept(self, uid: str) -> Actions:
+        """The pod says that it stays though its gang was given up, or there is no such pod."""
+        self._stay.append(self._leaving.pop(uid))
         return self._remove_if_all_left()
 
     # Parts.
@@ -297,11 +324,9 @@ class Transaction:
         return [*actions, *self._remove_if_all_left()]
 
     def _let_go(self, member: Member) -> Actions:
-        if not member.has_controller and not self.commit.delete_uncontrolled:
-            self._stay.append(member)
-            return [Keep(member)]
         self._leaving[member.uid] = member
-        return [Delete(member)]
+        may_delete = member.has_controller or self.commit.delete_uncontrolled
+        return [Delete(member) if may_delete else Keep(member)]
 
     def _remove_if_all_left(self) -> Actions:
         return [] if self._leaving else [Remove()]
@@ -313,4 +338,5 @@ class Transaction:
 
     def _end(self, *, complete: bool, why: str = "") -> Actions:
         self.phase = Phase.ENDED
-        return [Ended(complete, why, tuple(self._stay), self.entry.state == "compensating")]
+        compensated = self.entry.state == "compensating"
+        return [Ended(complete, why, tuple(self._deleted), tuple(self._stay), compensated)]

@@ -226,6 +226,8 @@ class ApiServer:
                 return await self._watch(request)
             case "GET", ["api", "v1", "pods"]:
                 return self._list(request)
+            case "GET", ["api", "v1", "namespaces", namespace, "pods"]:
+                return self._list(request, namespace)
             case "GET", ["api", "v1", "namespaces", namespace, "pods", name]:
                 return _found(self.pods.get((namespace, name)))
             case "POST", ["api", "v1", "namespaces", namespace, "pods", name, "binding"]:
@@ -337,8 +339,11 @@ class ApiServer:
         store[key] = obj
         return _json(obj)
 
-    def _list(self, request: web.Request) -> web.Response:
-        pods = list(self.pods.values())
+    def _list(self, request: web.Request, namespace: str = "") -> web.Response:
+        pods = [pod for (its, _), pod in self.pods.items() if namespace in ("", its)]
+        field, _, value = request.query.get("fieldSelector", "").partition("=")
+        if namespace and field == "status.phase":
+            pods = [pod for pod in pods if pod["status"]["phase"] == value]
         start = int(request.query.get("continue", 0))
         limit = min(int(request.query.get("limit", 10**9)), self.page_limit or 10**9)
         if "limit" not in request.query:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scheduler.config import Configuration
 from scheduler.observe.metrics import Metrics
-from scheduler.observe.server import Check, Server
+from scheduler.observe.server import Authorize, Check, Server
 
 
 class Client:
@@ -33,7 +33,10 @@ class Client:
 
 @asynccontextmanager
 async def serving(
-    *, live: dict[str, Check] | None = None, ready: dict[str, Check] | None = None
+    *,
+    live: dict[str, Check] | None = None,
+    ready: dict[str, Check] | None = None,
+    authorize: Authorize | None = None,
 ) -> AsyncIterator[Client]:
     async def answer() -> Any:
         return {"consistent": True}
@@ -44,6 +47,7 @@ async def serving(
         ready=ready or {},
         configuration=msgspec.to_builtins(Configuration()),
         routes={"/debug/cache-check": answer},
+        authorize=authorize,
     )
     port = await server.start("127.0.0.1", 0)
     try:
@@ -97,6 +101,25 @@ async def test_further_routes_answer_with_json() -> None:
         status, text = await client.get("/debug/cache-check")
         assert (status, msgspec.json.decode(text)) == (200, {"consistent": True})
         assert (await client.get("/debug/nothing"))[0] == 404
+
+
+async def test_all_but_health_is_asked_for() -> None:
+    asked = []
+
+    async def authorize(header: str, verb: str, path: str) -> tuple[int, str] | None:
+        asked.append((header, verb, path))
+        return None if path == "/configz" else (401, "who are you?") if verb == "get" else (403, "no")
+
+    async with serving(authorize=authorize) as client:
+        for path in ("/livez", "/healthz", "/readyz", "/readyz?verbose"):
+            assert (await client.get(path))[0] == 200
+        assert asked == []
+        for path in ("/metrics", "/debug/cache-check", "/debug/log-level", "/debug/nothing", "/livez/"):
+            assert await client.get(path) == (401, "who are you?\n")
+        assert await client.put("/debug/log-level", "debug") == (403, "no\n")
+        assert (await client.get("/configz"))[0] == 200
+    assert asked[0] == ("", "get", "/metrics")
+    assert asked[-2:] == [("", "put", "/debug/log-level"), ("", "get", "/configz")]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from scheduler.api_objects import CoschedulingPodGroup
 from scheduler.core.engine import Verdict
 from scheduler.core.gangs.dispatch import TELL_AFTER_S
+from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.queue import Place
 from tests.builders import Clock, make_node, make_pod
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed
@@ -149,3 +150,15 @@ def test_a_group_that_does_not_exist_is_waited_for() -> None:
     group = {"metadata": {"name": "g", "namespace": "default"}, "spec": {"minMember": 1}}
     engine.upsert_object(msgspec.convert(group, CoschedulingPodGroup))
     assert placed(decide_all(engine)) == {"pod": "n0"}
+
+
+def test_a_gang_that_is_bound_in_part_is_tried_before_all_others() -> None:
+    engine = cluster("2Gi")
+    for pod in (make_pod().named("urgent").priority(1000).req(memory="1Gi"), member("a"), member("b")):
+        engine.upsert_pod(pod.obj())
+    ref = GangRef(Source.ANNOTATIONS, "default", "g")
+    engine.gangs.put_first(GangRef(Source.ANNOTATIONS, "default", "gone"))
+    engine.gangs.put_first(ref)
+    decisions = decide_all(engine)
+    assert list(placed(decisions)) == ["a", "b"]
+    assert decisions[-1].pod.name == "default/urgent"

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from scheduler.core.gangs.commit import GANG_GIVEN_UP
 from scheduler.kube.binding import Bound, Gone, Refused
 from scheduler.kube.client import KubeClient
 from scheduler.kube.gangs.actions import TXN_ANNOTATION, Commit, Ended, Member
@@ -173,7 +174,11 @@ async def test_a_gang_that_cannot_be_completed_is_taken_back(
         ["orphan"],
     )
     assert entries(api) == []
-    [why] = [patch["status"]["conditions"][0] for patch in api.patches]
+    reasons = {
+        patch["status"]["conditions"][0]["type"]: patch["status"]["conditions"][0] for patch in api.patches
+    }
+    assert (reasons[GANG_GIVEN_UP]["status"], reasons[GANG_GIVEN_UP]["reason"]) == ("True", INCOMPLETE)
+    why = reasons["DisruptionTarget"]
     assert (why["type"], why["status"], why["reason"]) == ("DisruptionTarget", "True", INCOMPLETE)
     await until(lambda: api.events)
     [event] = api.events.values()

@@ -60,7 +60,7 @@ def test_unbound_members_of_journalled_gangs_are_touched_and_no_others() -> None
     recovery.touched("uid-c", None)
     assert recovery.to_touch() == ()
     [found] = recovery.unfinished(AT_S + 12)
-    assert found == Unfinished(entry(), (member("a", "n1"),), 0, (member("b", version="7"),), 12.0)
+    assert found == Unfinished(entry(), (member("a", "n1"),), (), (member("b", version="7"),), 12.0)
 
 
 def test_a_bind_that_came_before_the_touch_counts() -> None:
@@ -68,7 +68,10 @@ def test_a_bind_that_came_before_the_touch_counts() -> None:
     recovery.touched("uid-a", Found("7", "n1", "t"))
     recovery.touched("uid-b", Found("8", "n1", "somebody's"))
     [found] = recovery.unfinished(AT_S)
-    assert (found.bound, found.others) == ((member("a", "n1", version="7"),), 1)
+    assert (found.bound, found.others) == (
+        (member("a", "n1", version="7"),),
+        (member("b", "n1", version="8"),),
+    )
     assert found.bound_for_s == 0.0
 
 
@@ -84,7 +87,7 @@ def test_members_that_were_bound_otherwise_count_but_are_not_ours() -> None:
     )
     [found] = recovery.unfinished(AT_S)
     assert found.bound == (member("a", "n1", owned=False),)
-    assert found.others == 3
+    assert [other.name for other in found.others] == ["by-hand", "earlier", "done"]
 
 
 def test_the_first_bind_counts_for_the_deadline() -> None:

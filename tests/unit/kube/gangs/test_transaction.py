@@ -85,7 +85,7 @@ def test_surplus_members_may_fail() -> None:
 
 
 def test_members_that_were_bound_before_count() -> None:
-    one = binding(A, already_bound=2)
+    one = binding(A, already_bound=(B, C))
     assert one.settled(A.uid, Bound("n1"))[-1] == Announce()
 
 
@@ -173,6 +173,28 @@ def test_a_bound_member_that_is_lost_meanwhile_is_missing() -> None:
     assert one.lost("stranger") == []
 
 
+def test_a_member_that_was_bound_before_may_be_lost_as_well() -> None:
+    one = transaction(A, B, already_bound=(C,))
+    one.begin()
+    assert one.counted == [C.uid]
+    one.recorded()
+    one.settled(A.uid, Bound("n1"))
+    assert one.lost(C.uid) == [Short(1)]
+    assert one.losable(C.uid) is None
+
+
+def test_a_member_that_has_finished_counts_and_is_not_deleted() -> None:
+    one = binding(A, B, C)
+    one.settled(A.uid, Bound("n1"))
+    one.settled(B.uid, Bound("n1"))
+    assert one.finished(A.uid) == []
+    assert one.lost(A.uid) == []
+    assert one.bound == 2
+    one.settled(C.uid, Gone())
+    one.compensate("no room")
+    assert one.condemned() == [Delete(B)]
+
+
 # Compensation.
 
 
@@ -191,8 +213,9 @@ def test_compensation() -> None:
     assert one.touched(B.uid, "") == [Settled(B, Refused(GIVEN_UP))]
     assert one.touched(C.uid, "n1") == [Settled(C, Bound("n1")), Delete(C)]  # its bind came first
     assert one.deleted(A.uid) == []
+    assert one.kept(ORPHAN.uid) == []
     assert one.deleted(C.uid) == [Remove()]
-    assert one.removed() == [Ended(False, "no room", (ORPHAN,), compensated=True)]
+    assert one.removed() == [Ended(False, "no room", (A, C), (ORPHAN,), compensated=True)]
 
 
 def test_orphans_of_a_gang_that_has_agreed_are_deleted() -> None:
@@ -248,7 +271,8 @@ def test_the_deadline_counts_from_the_first_bind() -> None:
     one.touched(B.uid, "")
     one.touched(C.uid, "")
     one.deleted(A.uid)
-    assert one.removed() == [Ended(False, "1 of 3 members were bound within 60 s", compensated=True)]
+    why = "1 of 3 members were bound within 60 s"
+    assert one.removed() == [Ended(False, why, (A,), compensated=True)]
 
 
 def test_a_complete_gang_has_no_deadline() -> None:
@@ -282,7 +306,7 @@ def test_an_heir_goes_on_with_what_is_bound() -> None:
 
 def test_an_heir_announces_what_is_complete() -> None:
     assert resumed("binding", A, B, C)[1] == [Announce()]
-    assert resumed("binding", A, B, already_bound=1)[1] == [Announce()]
+    assert resumed("binding", A, B, already_bound=(C,))[1] == [Announce()]
 
 
 def test_an_heir_removes_what_was_announced_whoever_was_lost_since() -> None:

@@ -15,12 +15,14 @@ import pytest_asyncio
 from scheduler.api import Pod
 from scheduler.api_objects import PodGroup
 from scheduler.core.engine import Engine
+from scheduler.core.gangs.commit import SINGLY
 from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.queue import SchedulingQueue
 from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
 from scheduler.kube.gangs.actions import TXN_ANNOTATION
 from scheduler.kube.gangs.committer import GangCommitter
+from scheduler.kube.gangs.restarts import Restarts
 from scheduler.kube.journal import Journal
 from scheduler.kube.reports import PodReports
 from scheduler.kube.volume_binder import VolumeBinder
@@ -69,15 +71,24 @@ class Scheduler:
             scheduler_name="wholepod",
             rng=random.Random(1),
         )
+        self.restarts = Restarts(
+            client,
+            self.writer,
+            self.loop.gangs.losses,
+            scheduler_name="wholepod",
+            gang_of=gang_key,
+            rng=random.Random(1),
+        )
         self.tasks = [asyncio.create_task(work()) for work in (self.writer.run, self.loop.run)]
 
     async def lead(self) -> None:
         left = await self.journal.open()
-        self.tasks += [asyncio.create_task(work()) for work in (self.journal.run, self.committer.run)]
+        works = (self.journal.run, self.committer.run, self.restarts.run)
+        self.tasks += [asyncio.create_task(work()) for work in works]
         pods = self.engine.known_pods()
         gangs = self.loop.gangs
         await self.committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
-        gangs.serve(self.committer)
+        gangs.serve(self.committer, self.restarts)
         self.loop.wake()
 
     async def stop(self) -> None:
@@ -102,8 +113,16 @@ class Scheduler:
         }
         self.see(name)
 
+    def miss(self, name: str) -> None:
+        """The watch tells of the pod's end, whatever it was."""
+        self.loop.delete_pod(msgspec.convert(self.api.pods["default", name], Pod))
+
     def see(self, name: str) -> None:
         self.loop.upsert_pod(msgspec.convert(self.api.pods["default", name], Pod))
+
+    def see_all(self) -> None:
+        """A new list after a gap of the watch."""
+        self.loop.replace_pods([msgspec.convert(pod, Pod) for pod in self.api.pods.values()])
 
     @property
     def bound(self) -> dict[str, str]:
@@ -170,7 +189,7 @@ async def test_a_member_beyond_those_that_are_needed_is_bound_for_itself(
         scheduler.see(name)
     scheduler.pod("c")
     await until(lambda: "c" in scheduler.bound)
-    assert TXN_ANNOTATION not in scheduler.api.pods["default", "c"]["metadata"]["annotations"]
+    assert scheduler.api.pods["default", "c"]["metadata"]["annotations"][TXN_ANNOTATION] == SINGLY
 
 
 async def test_without_a_journal_gangs_wait_and_single_pods_go_on(scheduler: Scheduler, until: Until) -> None:
