@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from scheduler.core.engine import Verdict
 from scheduler.core.gangs.gang import GangPolicy, Strategy
 from scheduler.core.gangs.reservation import LOOK_AGAIN_S, RETRY_S
+from scheduler.core.gangs.shortage import LOOK_EVERY_S
 from scheduler.core.queue import MAX_BACKOFF_S
 from tests.builders import Clock, PodBuilder, make_engine, make_node, make_pod
 
 STRATEGIES = [strategy.value for strategy in Strategy]
 STARVATION_AFTER_S = GangPolicy().starvation_after_s
 TICK_S = 0.25
-RESOLVED_WITHIN_S = 10.0
+RESOLVED_WITHIN_S = LOOK_EVERY_S + 2 * TICK_S
+"""Far below the backoffs that gangs have reached by then."""
 
 
 @dataclass

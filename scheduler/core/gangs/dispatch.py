@@ -27,6 +27,7 @@ from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.gangs.rooms import Rooms
+from scheduler.core.gangs.shortage import Shortage
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
@@ -79,6 +80,7 @@ class GangDispatch:
             Strategy.OPTIMISTIC: self.optimistic,
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
+        self._shortage = Shortage(state, clock, self._wanting, self.hoarding.yielding_to)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
@@ -245,6 +247,11 @@ class GangDispatch:
             self._settle(self.hoarding.expired())
         for node in self.reservations.look():
             self._on_freed(node)
+        for ref in self.hoarding.take_freed():
+            self._shortage.failed(ref, anyway=True)
+        enough = self._shortage.look()
+        if enough is not None:
+            self._try_now(enough)
         self.accounts.look()
 
     def next_decided(self) -> MemberOutcome | None:
@@ -273,7 +280,12 @@ class GangDispatch:
     def next_due(self) -> float | None:
         """When `untold` or `expire` may have something to do."""
         times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
-        others = (self.hoarding.next_due(), self.reservations.next_due(), self.accounts.next_due())
+        others = (
+            self.hoarding.next_due(),
+            self.reservations.next_due(),
+            self._shortage.next_due(),
+            self.accounts.next_due(),
+        )
         return min([*times, *(time for time in others if time is not None)], default=None)
 
     # ---- internals
@@ -313,6 +325,8 @@ class GangDispatch:
 
     def _settle(self, outcomes: Iterable[MemberOutcome]) -> None:
         """Puts the members where their outcomes say, and those that are worth a word in `decided`."""
+        grown: dict[GangRef, bool] = {}
+        """Gangs that still lack something → whether some of their members found places now."""
         for outcome in outcomes:
             queued, placement = outcome.queued, outcome.placement
             if self._queue.get(queued.info.uid) is not queued:
@@ -337,8 +351,20 @@ class GangDispatch:
                 if gang is not None:
                     self.reservations.waits(gang.ref, self.book.policy(gang))
                     self.accounts.refused(gang.ref)
+                    grown[gang.ref] = grown.get(gang.ref, False) or outcome.tentative
+        for ref, more in grown.items():
+            self._shortage.failed(ref, anyway=more)
+
+    def _try_now(self, ref: GangRef) -> None:
+        """There is room that was missing when the gang was tried last."""
+        gang = self.book.named(ref)
+        for uid in gang.members if gang is not None else ():
+            queued = self._queue.get(uid)
+            if queued is not None and queued.place in (Place.BACKOFF, Place.UNSCHEDULABLE):
+                self._queue.activate(queued, "GangRoom")
 
     def _serve(self, ref: GangRef) -> None:
+        self._shortage.served(ref)
         for node in self.reservations.served(ref):
             self._on_freed(node)
 

@@ -1,0 +1,133 @@
+"""Gangs that found too little room, and when there is enough.
+
+What makes room for a gang mostly comes bit by bit: another gang ends, pod by pod. The first bit wakes all
+that wait, too early, and each try in vain makes the backoff longer; when all the room is there, they would
+sleep on beside it. So of each gang that was short of room when it was tried, it is looked at now and then
+whether there is as much as it lacks by now. Then its members are tried whatever their backoff, once: if it
+is not room that keeps them out, the next time goes by the backoff again.
+
+Room that is held by junior gangs which are blocked themselves counts as free, as the senior one gets it
+when it is tried (see `hoarding`): that is how a deadlock is noticed that came about after its last try.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.core.gangs.gang import Strategy
+from scheduler.core.gangs.hoarding import seniority
+from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.reservation import Wanting
+from scheduler.core.pod_info import PodInfo
+from scheduler.core.state import ClusterState
+
+LOOK_EVERY_S = 0.5
+GANGS_AT_ONCE = 64
+"""So many, the most senior ones, are looked at each time; some milliseconds at most."""
+
+Seniority = tuple[int, str, str]
+"""See `hoarding.seniority`."""
+
+Kinds = tuple[tuple[tuple[tuple[str, int], ...], int], ...]
+"""(requests of a pod, how many such pods), of all members that wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Short:
+    seniority: Seniority
+    kinds: Kinds
+    need: int
+    topology_key: str
+    hoards: bool
+
+
+class Shortage:
+    """`wanting` as for `Reservations`. `yielding`: (node, pod) of room that is held by others and goes to a
+    hoarding gang of this seniority if it needs it."""
+
+    def __init__(
+        self,
+        state: ClusterState,
+        clock: Callable[[], float],
+        wanting: Callable[[GangRef], Wanting | None],
+        yielding: Callable[[Seniority], Iterable[tuple[str, PodInfo]]],
+    ) -> None:
+        self._state, self._clock, self._wanting, self._yielding = state, clock, wanting, yielding
+        self._short: dict[GangRef, _Short] = {}
+        self._next_look = clock()
+
+    def failed(self, ref: GangRef, *, anyway: bool = False) -> None:
+        """Members of the gang were tried, and it lacks some; `anyway`: the next try may end otherwise even
+        if there is no more room than now."""
+        wanting = self._wanting(ref)
+        self._short.pop(ref, None)
+        if wanting is None:
+            return
+        kinds = Counter(tuple(member.info.requests.items()) for member in wanting.members)
+        short = _Short(
+            seniority(wanting.gang),
+            tuple(kinds.items()),
+            wanting.need,
+            wanting.options.topology_key,
+            hoards=wanting.options.strategy is Strategy.HOARDING,
+        )
+        if anyway or not self._has_room(short, yielded=short.hoards):
+            self._short[ref] = short
+
+    def served(self, ref: GangRef) -> None:
+        """The gang has what it needs, or is gone."""
+        self._short.pop(ref, None)
+
+    def look(self) -> GangRef | None:
+        """The most senior gang for which there is room now, once; the next one is for the next look, as this
+        one may take it. Cheap when it is not time."""
+        now = self._clock()
+        if not self._short or now < self._next_look:
+            return None
+        self._next_look = now + LOOK_EVERY_S
+        senior = sorted(self._short, key=lambda ref: self._short[ref].seniority)[:GANGS_AT_ONCE]
+        # Of those that block each other it is the most senior one that gets on.
+        first = next((ref for ref in senior if self._short[ref].hoards), None)
+        found = next((ref for ref in senior if self._has_room(self._short[ref], yielded=ref == first)), None)
+        if found is not None:
+            del self._short[found]
+            self._next_look = now
+        return found
+
+    def next_due(self) -> float | None:
+        """When `look` may have something to do."""
+        return self._next_look if self._short else None
+
+    # ---- internals
+
+    def _has_room(self, short: _Short, *, yielded: bool) -> bool:
+        """Whether there could be enough for what the gang lacks, if room were all that counts. `yielded`:
+        with what others hold and would have to give up."""
+        nodes, n = self._state.nodes, len(self._state.nodes)
+        free = nodes.allocatable[:, :n] - nodes.requested[:, :n]
+        slots: NDArray[np.int64] = np.subtract(nodes.pod_limit[:n], nodes.pod_count[:n], dtype=np.int64)
+        for node, info in self._yielding(short.seniority) if yielded else ():
+            row = nodes.row_of.get(node)
+            if row is not None:
+                slots[row] += 1
+                for resource, amount in info.usage.items():
+                    free[nodes.resources[resource], row] += amount
+        groups: NDArray[np.int32] = np.zeros(n, np.int32)
+        if short.topology_key:
+            groups = nodes.label_column(short.topology_key).ids[:n]
+        fit = np.zeros(int(groups.max(initial=0)) + 1)
+        for requests, count in short.kinds:
+            amounts = [(nodes.resources.get(resource, -1), amount) for resource, amount in requests if amount]
+            if any(row < 0 for row, _ in amounts):
+                continue  # no node has any of it
+            copies = slots.copy()
+            for i, amount in amounts:
+                np.minimum(copies, free[i] // amount, out=copies)
+            np.maximum(copies, 0, out=copies)
+            fit += np.minimum(np.bincount(groups, weights=copies, minlength=len(fit)), count)
+        return bool(fit.max(initial=0) >= short.need)
