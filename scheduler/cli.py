@@ -25,9 +25,11 @@ from scheduler.config import (
     read_text,
     split_address,
 )
+from scheduler.controller.settings import ControllerSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+CONTROLLER_ADDRESS = "127.0.0.1:10260"
 DEFAULT_URL = "http://127.0.0.1:10259"
 EXIT_CONFIGURATION = 2
 EXIT_CLUSTER = 3
@@ -126,13 +128,13 @@ def _with(part: S, values: dict[str, object] | None) -> S:
     return msgspec.structs.replace(part, **{k: v for k, v in (values or {}).items() if v is not None})
 
 
-def _run(configuration: Configuration) -> None:
+def _run(configuration: Configuration, controller: ControllerSettings | None = None) -> None:
+    """The scheduler, or with settings for it the controller."""
     # Little of what we allocate is cyclic, and of what is imported now nothing is garbage.
     gc.set_threshold(50_000, 20, 100)
     # Imported here, so that --help does not wait for the Kubernetes client.
     import uvloop
 
-    from scheduler.app import App
     from scheduler.kube.errors import ConfigError, KubeError
     from scheduler.observe import logs
     from scheduler.plugins import PluginError
@@ -140,7 +142,14 @@ def _run(configuration: Configuration) -> None:
     logs.configure(configuration.logging.level, configuration.logging.format)
 
     async def serve() -> None:
-        await App(configuration).run()
+        if controller is None:
+            from scheduler.app import App
+
+            await App(configuration).run()
+        else:
+            from scheduler.controller.app import Controller
+
+            await Controller(configuration, controller).run()
 
     try:
         uvloop.run(serve())
@@ -148,6 +157,85 @@ def _run(configuration: Configuration) -> None:
         _fail(error, EXIT_CONFIGURATION)
     except KubeError as error:
         _fail(error, EXIT_CLUSTER)
+
+
+@main.command()
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="The scheduler's configuration file: whose pods count (profiles), and what gangs may ask for. "
+    "Flags override it.",
+)
+@click.option("--kubeconfig", help="Default: $KUBECONFIG, then in-cluster, then ~/.kube/config.")
+@click.option(
+    "--scheduler-name",
+    "scheduler_names",
+    multiple=True,
+    help="Look after pods with this schedulerName; repeat for several. [default: wholepod]",
+)
+@click.option(
+    "--install-crds", is_flag=True, help="Create the CRD of PodGroups first, unless there is one already."
+)
+@click.option("--webhook-address", help="HOST:PORT for the validating webhook. [default: no webhook]")
+@click.option("--webhook-cert-file", help="Its certificate (PEM); taken up again when it changes.")
+@click.option("--webhook-key-file", help="The certificate's key (PEM).")
+@click.option(
+    "--bind-address",
+    default=CONTROLLER_ADDRESS,
+    show_default=True,
+    help="HOST:PORT for metrics and health.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    help="auto: console on a terminal. [default: auto]",
+)
+def controller(
+    config_file: Path | None,
+    kubeconfig: str | None,
+    scheduler_names: tuple[str, ...],
+    install_crds: bool,
+    webhook_address: str | None,
+    webhook_cert_file: str | None,
+    webhook_key_file: str | None,
+    bind_address: str,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Run the controller until SIGTERM or SIGINT. The scheduler works without it.
+
+    \b
+    It looks after PodGroups of scheduling.x-k8s.io:
+    - writes their status: phase, counts, conditions, and that scheduleTimeoutSeconds are over;
+    - creates one for a Job, JobSet or StatefulSet annotated wholepod.io/create-pod-group: "true";
+    - with --webhook-address, refuses what could never be scheduled, and says how to put it right;
+    - warns of containers of one pod that declare the same port.
+
+    Several may run at once. The webhook is asked when deploy/webhook.yaml is applied.
+    """
+    try:
+        configuration = load(config_file) if config_file is not None else Configuration()
+        configuration = checked(
+            overridden(
+                configuration,
+                scheduler_names=scheduler_names,
+                connection={"kubeconfig": kubeconfig},
+                logging={"level": log_level, "format": log_format},
+                bind_address=bind_address,
+            ),
+            source=str(config_file or "flags"),
+        )
+        settings = ControllerSettings.of(
+            install_crds=install_crds,
+            webhook_address=webhook_address or "",
+            webhook_cert_file=webhook_cert_file or "",
+            webhook_key_file=webhook_key_file or "",
+        )
+    except ConfigurationError as error:
+        _fail(error, EXIT_CONFIGURATION)
+    _run(configuration, settings)
 
 
 @main.command()

@@ -121,7 +121,7 @@ class SchedulingLoop:
             decision = self._engine.decide()
             if decision is None:
                 self.gangs.all_taken()
-                return False
+                return self._engine.gangs.planning
             started, now = now, self._clock()
             self._metrics.decided(decision, now - started)
             self._carry_out(decision, started)

@@ -38,6 +38,8 @@ __all__ = ["Decision", "Engine", "Verdict"]
 
 PLAN_SLICE_S = 0.01
 """Planning a gang goes on for so long at a time."""
+PLAN_SLICE_BESIDE_S = 0.002
+"""And for so long when others' pods are decided beside it, who get as much time between two slices."""
 
 
 class Engine:
@@ -53,6 +55,10 @@ class Engine:
         self.cycles: dict[str, Cycle] = {
             p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
         }
+        self._plan_after = clock()
+        """When planning beside others' decisions may go on though these wait, """
+        self._others_turn = False
+        """and whether they have to be asked first in any case."""
         self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
         """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
@@ -211,20 +217,24 @@ class Engine:
         outcome = self.gangs.next_decided()
         if outcome is not None:
             return self._member_decision(outcome)
-        if self.gangs.planning:
+        if self.gangs.planning_alone or (
+            self.gangs.planning and not self._others_turn and self._clock() >= self._plan_after
+        ):
             return self._plan_on()
+        self._others_turn = False
         for waiting, why in self.gangs.untold():
             return self._decision(waiting, Verdict.WAITING, Placement(None, why))
         self.wake_helped()
         queued = self.gangs.next_first() or self.queue.pop()
         if queued is None:
-            return None
+            return self._plan_on() if self.gangs.planning else None
         info = queued.info
         if info.terminating:
             self.queue.remove(info.uid)
             message = f"skip schedule deleting pod: {info.name}"
             return self._decision(queued, Verdict.TERMINATING, Placement(None, message))
         if self.gangs.begin(queued):
+            self._waking.remember()
             return self._plan_on()
         cycle, plan = self.cycles[queued.kind[0]], None
         within = self.gangs.reservations.allowed(info)
@@ -303,10 +313,15 @@ class Engine:
 
     def _plan_on(self) -> Decision | None:
         """Goes on with planning a gang for a while."""
+        slice_s = PLAN_SLICE_S if self.gangs.planning_alone else PLAN_SLICE_BESIDE_S
         try:
-            self.gangs.work(self._clock() + PLAN_SLICE_S)
+            ended = self.gangs.work(self._clock() + slice_s)
         except Exception as error:  # as for single pods
             self.gangs.fail(f"planning the gang failed with {type(error).__name__}: {error}")
+            ended = True
+        if ended:
+            self._waking.recall(go_on=self.gangs.planning)
+        self._plan_after, self._others_turn = self._clock() + slice_s, True
         outcome = self.gangs.next_decided()
         return self._member_decision(outcome) if outcome is not None else None
 

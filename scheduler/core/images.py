@@ -26,6 +26,10 @@ class ImageTable:
         """Row → size in bytes, for the nodes that have the image."""
         return self._holders.get(name, _NOWHERE)
 
+    def on(self, row: int) -> Mapping[str, int]:
+        """Name → size in bytes, of the row's images."""
+        return self._on_row[row]
+
     def shows(self, row: int, node: Node) -> bool:
         """Whether the row's images are those of this version of its node."""
         return self._on_row[row] == _sizes(node)

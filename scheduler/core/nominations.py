@@ -94,6 +94,15 @@ class Nominations:
         for pod in list(self.on(node)):
             self.drop(pod.uid)
 
+    def mirror(self, other: Nominations) -> None:
+        """From now on the same pods are nominated as in the other."""
+        there = {pod.uid: (pod, node) for node in other.nodes for pod in other.on(node)}
+        for uid in [uid for uid in self._node_of if uid not in there]:
+            self.drop(uid)
+        for uid, (pod, node) in there.items():
+            if self._on_node.get(node, {}).get(uid) is not pod:
+                self.nominate(pod, node)
+
     def nodes_of_those(self, matter: Callable[[PodInfo], bool]) -> set[str]:
         """Names of the nodes of pods that matter to rules about other pods; asked once for all pods that
         look the same."""

@@ -165,6 +165,22 @@ class ClusterObjects:
         changed = [self.upsert(item) for item in listed]
         return any(removed) or any(changed)
 
+    @property
+    def kinds(self) -> Collection[type[ClusterObject]]:
+        """Of which there are, or have been, any."""
+        return self._versions.keys()
+
+    def mirror(self, other: ClusterObjects, kind: type[ClusterObject]) -> None:
+        """From now on there are the same objects of a kind as decisions see in the other; what is assumed
+        there is plain here."""
+        there = {(o.metadata.namespace, o.metadata.name): o for o in other.all(kind)}
+        for item in self.all(kind):
+            if (item.metadata.namespace, item.metadata.name) not in there:
+                self.remove(kind, item.metadata)
+        for (namespace, name), item in there.items():
+            if self.observed(kind, name, namespace) is not item:
+                self.upsert(item)
+
     def listen(self, kind: type[ClusterObject], listener: Listener) -> None:
         """Calls the listener at once whenever an object of the kind comes, changes or goes, or is assumed."""
         self._listeners.setdefault(kind, []).append(listener)

@@ -104,6 +104,10 @@ class RemotePlugins:
         contexts = [(p, p.context(pod, nodes)) for _, p in self._filters]
         return tuple([context if context and p.applies_in(context) else () for p, context in contexts])
 
+    def is_silent(self, pod: PodInfo) -> bool:
+        """Whether no filter has anything to say of the pod as things stand, wherever it goes."""
+        return not any(self._concerns(plugin, pod) for _, plugin in self._filters)
+
     def may_refuse(self, pod: PodInfo) -> bool:
         """Whether any plugin may have to say before it looks at nodes that the pod fits none."""
         nodes = self._nodes.view()

@@ -76,7 +76,10 @@ class ClusterState:
         Returns what about that may help a waiting pod: the pod is new, shrank, looks different to
         rules of others, or is elsewhere than assumed.
         """
-        node = info.node_name
+        return self.put(info, info.node_name)
+
+    def put(self, info: PodInfo, node: str) -> Wake:
+        """The same of a pod that is on this node, whatever its spec says yet."""
         old = self.pods.get(info.uid)
         if old is None:
             self._place(PlacedPod(info, node, assumed=False))

@@ -65,11 +65,14 @@ class Waking:
         self._awaited_by_unchecked = Wake.NOTHING
         """The same of the kinds that the check under way may not have come to."""
         self._next_check = clock()
+        self._remembered: dict[str, Wake] | None = None
+        """What has happened to nodes, and under the empty name elsewhere, while pods were planned for."""
 
     # ---- what happens
 
     def note(self, node: str, event: Wake) -> None:
         """Something happened to a node or the pods on it."""
+        self._remember(node, event)
         event = self._if_awaited(event)
         if event and node in self._row_of:
             self._helpful[node] = self._helpful.get(node, Wake.NOTHING) | event
@@ -77,14 +80,36 @@ class Waking:
 
     def note_anywhere(self, event: Wake) -> None:
         """Something happened that is on no node."""
+        self._remember("", event)
         self._happened |= self._if_awaited(event)
 
     def note_object(self, kind: type[ClusterObject], change: ObjectChange | None = None) -> None:
         """`change` is None when many may have changed."""
+        self._remember("", WAKES.get(kind, Wake.NOTHING))
         event = self._if_awaited(WAKES.get(kind, Wake.NOTHING))
         if event:
             self._happened |= event
             self._objects_happened.note(kind, change)
+
+    def remember(self) -> None:
+        """Pods are planned for beside others' decisions: what happens from now on may help them, too, though
+        they are not asleep yet when it is looked at for others."""
+        if self._remembered is None:
+            self._remembered = {}
+
+    def recall(self, *, go_on: bool) -> None:
+        """They may have fallen asleep: what has happened since is looked at once more, and no longer
+        remembered unless planning goes on."""
+        remembered, self._remembered = self._remembered or {}, None
+        for node, event in remembered.items():
+            if node:
+                self.note(node, event)
+            else:
+                self.note_anywhere(event)
+        for kind, event in WAKES.items():
+            if event & remembered.get("", Wake.NOTHING):
+                self.note_object(kind)
+        self._remembered = remembered if go_on else None
 
     def forget_node(self, name: str) -> None:
         """The node is gone."""
@@ -192,6 +217,10 @@ class Waking:
         for plugin in plugins:
             wanted |= filters[plugin].wakes_on
         return wanted
+
+    def _remember(self, node: str, event: Wake) -> None:
+        if self._remembered is not None and event:
+            self._remembered[node] = self._remembered.get(node, Wake.NOTHING) | event
 
     def _if_awaited(self, event: Wake) -> Wake:
         return event & (self._awaited | self._awaited_by_unchecked)

@@ -136,10 +136,18 @@ async def missing_for_gangs(
     )
 
 
-def _text(missing: Iterable[str]) -> str:
+async def require(client: KubeClient, permissions: Iterable[Permission], manifest: str) -> None:
+    """Of any other command; `manifest` is the file that grants them. Raises MissingPermissions, or what
+    `KubeClient.request` raises."""
+    missing = await _missing(client, permissions)
+    if missing:
+        raise MissingPermissions(_text(missing, manifest))
+
+
+def _text(missing: Iterable[str], manifest: str = "deploy/rbac.yaml") -> str:
     return (
         f"the account that Wholepod runs as may not: {', '.join(missing)}; grant it with a ClusterRole "
-        "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it "
+        f"and binding as in {manifest} (`kubectl auth can-i --list --as=ACCOUNT` shows what it "
         "may do)"
     )
 

@@ -33,7 +33,7 @@ class GangCollector(Collector):
             "wholepod_gang_infeasible_plans", "Attempts that found no plan for a gang.", cost.infeasible
         )
         yield _by_strategy(
-            "wholepod_gang_conflicts", "Claims whose room others had taken meanwhile.", cost.conflicts
+            "wholepod_gang_conflicts", "Gangs some of whose room others had taken meanwhile.", cost.conflicts
         )
         yield _by_strategy(
             "wholepod_gang_rollbacks", "Plans given up after members had places in them.", cost.rollbacks

@@ -60,7 +60,7 @@ class MemoryFit(ScorePlugin):
         if self.objective not in get_args(Objective):
             choices = ", ".join(get_args(Objective))
             raise ValueError(f"objective must be one of {choices}, got {self.objective!r}")
-        self._room: tuple[FrozenMix, bytes, RoomWorth] | None = None
+        self._room: tuple[FrozenMix, tuple[object, ...], RoomWorth] | None = None
 
     def version(self, nodes: NodeView) -> int:
         """Scores of `expected` change as a whole with the epoch and with the cluster's capacity."""
@@ -89,7 +89,7 @@ class MemoryFit(ScorePlugin):
     def _room_worth(self, nodes: NodeView) -> RoomWorth:
         """The constants of the epoch, kept until the mix or the capacity changes."""
         mix, capacity = nodes.mix, nodes.capacity
-        key = capacity.tobytes()
+        key = (capacity.tobytes(), *nodes.resources)
         if self._room is None or self._room[0] is not mix or self._room[1] != key:
             self._room = (mix, key, RoomWorth(mix, nodes.resources, capacity, self.tuning))
         return self._room[2]

@@ -48,6 +48,8 @@ class Scheduler:
     serves with a certificate.
     """
 
+    subcommand = "run"
+
     def __init__(
         self,
         *flags: str,
@@ -58,7 +60,13 @@ class Scheduler:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         where = [] if kubeconfig is None else [f"--kubeconfig={kubeconfig}"]
-        self.argv = [*command, "run", *where, "--bind-address=127.0.0.1:0", *flags]
+        self.argv: list[str | Path] = [
+            *command,
+            self.subcommand,
+            *where,
+            "--bind-address=127.0.0.1:0",
+            *flags,
+        ]
         self.log = log
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -217,3 +225,9 @@ class Scheduler:
         """Fails if the scheduler's picture differs from the API server's."""
         answer = json.loads(self.text("/debug/cache-check"))
         assert answer["consistent"], answer["differences"]
+
+
+class Controller(Scheduler):
+    """The same for `wholepod controller …`."""
+
+    subcommand = "controller"

@@ -9,6 +9,7 @@ room for all, and so every gang that is complete must get its places.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -176,9 +177,14 @@ class GangMachine(RuleBasedStateMachine):
     def memory(self, uid: str) -> int:
         return self.pods[uid].info().requests["memory"] >> 30
 
-    def decide_all(self) -> None:
+    def decide_all(self, at_most: int | None = None) -> None:
+        """`at_most`: calls of the engine, unless members of a commit are left to be handed out."""
         commits: dict[int, tuple[Any, set[str]]] = {}
-        while (decision := self.engine.decide()) is not None or self.engine.gangs.planning:
+        for calls in count(1):
+            decision = self.engine.decide()
+            may_stop = at_most is not None and calls >= at_most and not self.engine.gangs.decided
+            if decision is None and (may_stop or not self.engine.gangs.planning):
+                break
             if decision is None:
                 continue
             uid = decision.pod.uid

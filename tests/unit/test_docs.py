@@ -11,6 +11,7 @@ import pytest
 
 import scheduler
 from scheduler import cli, config
+from scheduler.controller.metrics import Metrics as ControllerMetrics
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.plugin import Plugin
 from scheduler.observe.metrics import Metrics
@@ -280,6 +281,7 @@ def test_every_metric_is_described(metrics: Metrics) -> None:
 
 def test_queries_name_metrics_that_exist(metrics: Metrics) -> None:
     exported = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    exported |= {f"{family.name}_total" for family in ControllerMetrics().registry.collect()}
     for page in PAGES:
         named = set(
             re.findall(

@@ -19,6 +19,8 @@ from scheduler.core.queue import QueuedPod
 class Atomic:
     """See the module."""
 
+    beside = False
+
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
 

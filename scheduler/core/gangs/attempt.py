@@ -43,11 +43,16 @@ class MemberOutcome:
     """Of a placed member whose gang did not have all it needs before."""
 
 
-Attempt = Generator[None, None, list[MemberOutcome]]
+Attempt = Generator[bool | None, None, list[MemberOutcome]]
+"""Yields after each step: whether others' pods may be decided before it goes on. If not, which is the rule,
+only the cluster's events are taken in, since decisions would shake what has been found so far."""
 
 
 class GangStrategy(Protocol):
     """One instance serves all gangs of the strategy."""
+
+    beside: bool
+    """Whether its attempts begin beside others' decisions."""
 
     def wants(self, existing: int, options: GangOptions) -> bool:
         """Whether it is time to try, with so many members in existence."""

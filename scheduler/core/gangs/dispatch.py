@@ -4,21 +4,21 @@ A member waits as *incomplete* until its gang is described and its strategy want
 whichever of its waiting members the queue hands out, the others are taken with it and tried together.
 
 An attempt is made in slices, since a large gang takes longer than a turn of the loop may. Between two of
-them the cluster's events are taken in, but nobody else's pods are decided; if one of the members itself
-changes, the attempt is dropped and made anew.
+them the cluster's events are taken in; whether others' pods are decided as well, or wait, is the strategy's
+to say. If one of the members itself changes, the attempt is dropped and made anew.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
 from scheduler.core.gangs.accounts import GangAccounts
 from scheduler.core.gangs.atomic import Atomic
-from scheduler.core.gangs.attempt import Attempt, GangStrategy, MemberOutcome, Workspace
+from scheduler.core.gangs.attempt import GangStrategy, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang, GangBook
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
@@ -27,6 +27,7 @@ from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.gangs.rooms import Rooms
+from scheduler.core.gangs.runs import Run, Runs
 from scheduler.core.gangs.shortage import Shortage
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
@@ -84,10 +85,7 @@ class GangDispatch:
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
-        self._attempt: Attempt | None = None
-        self._planning_for = ""
-        """The strategy of the attempt."""
-        self._taken: dict[str, QueuedPod] = {}
+        self._runs = Runs()
         self._incomplete: dict[GangRef, float] = {}
         """Gangs whose members have not been told what is missing → since when it is."""
         self._first: deque[GangRef] = deque()
@@ -95,13 +93,17 @@ class GangDispatch:
 
     @property
     def planning(self) -> bool:
-        """Whether an attempt is under way; nobody else is decided meanwhile."""
-        return self._attempt is not None
+        """Whether an attempt is under way."""
+        return bool(self._runs)
 
     @property
-    def trying(self) -> Collection[str]:
-        """The waiting members that the attempt under way is for."""
-        return self._taken
+    def planning_alone(self) -> bool:
+        """Whether an attempt is under way that nobody else may be decided beside."""
+        return self._runs.alone is not None
+
+    def is_trying(self, uid: str) -> bool:
+        """Whether an attempt is under way for the waiting member."""
+        return self._runs.trying(uid)
 
     # ---- what the watch says
 
@@ -125,8 +127,8 @@ class GangDispatch:
             self._workspace.rooms.give_back(info.uid)
             self._drop(info.uid)
             self._queue.activate(queued, "PodUpdate")
-        if info.uid in self._taken and changed:
-            self._drop_attempt()
+        if changed:
+            self._drop_attempt(info.uid)
 
     def remove(self, uid: str) -> None:
         """The pod is gone."""
@@ -135,8 +137,7 @@ class GangDispatch:
             return
         self.accounts.remove(gang, uid)
         self._drop(uid)
-        if uid in self._taken:
-            self._drop_attempt()
+        self._drop_attempt(uid)
         self._workspace.rooms.hand_over(uid)
         self._review(gang)
 
@@ -184,46 +185,56 @@ class GangDispatch:
             self._queue.set_incomplete(queued)
             self._incomplete.setdefault(gang.ref, self._clock())
             return True
-        taken = self._taken = {queued.info.uid: queued}
+        under_way = self._runs.of(gang)
+        if under_way is not None:
+            under_way.late[queued.info.uid] = queued
+            return True
+        taken, tentative = {queued.info.uid: queued}, set[str]()
         for uid in gang.members:
             other = self._queue.get(uid)
             if other is not None and other.place in _TRIED:
                 self._queue.take(other)
                 taken[uid] = other
+            elif other is not None and other.place is Place.TENTATIVE:
+                tentative.add(uid)
         options = self.book.options_to_plan(gang)
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
-        self._planning_for = options.strategy.value
-        self._attempt = self._strategies[options.strategy].attempt(gang, options, list(taken.values()))
+        strategy = self._strategies[options.strategy]
+        attempt = strategy.attempt(gang, options, list(taken.values()))
+        concerns = taken.keys() | tentative
+        self._runs.add(Run(gang, options.strategy, attempt, taken, concerns, strategy.beside))
         return True
 
     def work(self, until: float) -> bool:
         """Goes on with the attempt until the clock says `until`; returns whether that is its end. The
         outcomes are then in `decided`."""
-        began = self._cpu_clock()
+        run, began = self._runs.current, self._cpu_clock()
+        if run is None:
+            return True
         try:
-            return self._work(until)
+            return self._work(run, until)
         finally:
-            self.cost.planning_cpu_s[self._planning_for] += self._cpu_clock() - began
+            self.cost.planning_cpu_s[run.strategy.value] += self._cpu_clock() - began
 
-    def _work(self, until: float) -> bool:
-        while self._attempt is not None:
+    def _work(self, run: Run, until: float) -> bool:
+        while True:
             try:
-                next(self._attempt)
+                beside = next(run.attempt)
             except StopIteration as end:
-                self._attempt, self._taken = None, {}
-                self._settle(end.value)
+                self._end(run, end.value)
                 return True
+            self._runs.turns(run, beside=bool(beside))
             if self._clock() >= until:
                 return False
-        return True
 
     def fail(self, message: str) -> None:
         """The attempt has ended in an error: all members are tried again after a backoff."""
-        taken = self._taken
-        self._attempt, self._taken = None, {}
-        self._settle(MemberOutcome(pod, Placement(None, message), retry=True) for pod in taken.values())
+        run = self._runs.current
+        if run is not None:
+            failed = Placement(None, message)
+            self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in run.taken.values()])
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
         """A node for a pod that found none, if gangs that must give way to it hold what it needs."""
@@ -241,7 +252,7 @@ class GangDispatch:
     def expire(self) -> None:
         """Ends holds whose time is up, and looks whether a gang has waited too long."""
         due = self.hoarding.next_due()
-        if self.planning:
+        if self.planning_alone:
             return
         if due is not None and due <= self._clock():
             self._settle(self.hoarding.expired())
@@ -392,14 +403,22 @@ class GangDispatch:
         for strategy in self._strategies.values():
             strategy.drop(uid)
 
-    def _drop_attempt(self) -> None:
+    def _drop_attempt(self, uid: str) -> None:
         """A member has changed: what was found so far is of no use."""
-        if self._attempt is not None:
-            self._attempt.close()
-        taken = self._taken
-        self._attempt, self._taken = None, {}
-        for uid, queued in taken.items():
-            if self._queue.get(uid) is queued and queued.place is Place.IN_FLIGHT:
+        run = self._runs.concerning(uid)
+        if run is None:
+            return
+        run.attempt.close()
+        self._runs.remove(run)
+        for queued in (*run.taken.values(), *run.late.values()):
+            if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:
                 self._queue.activate(queued, "GangChanged")
-        for gang in {id(g): g for g in map(self.book.of, taken) if g is not None}.values():
-            self._review(gang)
+        if self.book.named(run.gang.ref) is run.gang:
+            self._review(run.gang)
+
+    def _end(self, run: Run, outcomes: Iterable[MemberOutcome]) -> None:
+        self._runs.remove(run)
+        self._settle(outcomes)
+        for queued in run.late.values():
+            if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:
+                self._queue.activate(queued, "GangPlanned")

@@ -125,21 +125,34 @@ def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects, policy:
                 raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
             return _options(group.metadata.annotations or {}, policy, min_count=max(group.spec.min_member, 1))
         case Source.ANNOTATIONS:
-            return _options(oldest.annotations, policy, min_count=_min_count(oldest))
+            min_count = read_min_count(oldest.annotations, f"{oldest.name}, the oldest member,")
+            return _options(oldest.annotations, policy, min_count=min_count)
 
 
-def _min_count(oldest: PodInfo) -> int:
-    text = oldest.annotations.get(MIN_COUNT, "")
+def read_min_count(annotations: Mapping[str, str], whose: str) -> int:
+    """What `min-count` says. Raises GangError."""
+    text = annotations.get(MIN_COUNT, "")
     try:
         value = int(text)
     except ValueError:
         value = 0
     if value < 1:
         raise GangError(
-            f"annotation {MIN_COUNT} of {oldest.name}, the oldest member, must be a whole number of at "
-            f"least 1, got {text!r}"
+            f"annotation {MIN_COUNT} of {whose} must be a whole number of at least 1, got {text!r}"
         )
     return value
+
+
+def check_annotations(annotations: Mapping[str, str], policy: GangPolicy) -> list[str]:
+    """Before there is a gang: raises GangError as `read_options` will. Returns what will be done otherwise
+    than it is asked for."""
+    options = _options(annotations, policy, min_count=1)
+    if _seconds(annotations, HOLD_TIMEOUT, 0.0) > options.hold_timeout_s:
+        return [
+            f"annotation {HOLD_TIMEOUT} is cut to {options.hold_timeout_s:g}s, gangs.maxHoldTimeout of "
+            f"profile {policy.profile}"
+        ]
+    return []
 
 
 def _options(

@@ -62,6 +62,8 @@ class Holding:
 class Hoarding:
     """See the module."""
 
+    beside = False
+
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._holdings: dict[GangRef, Holding] = {}

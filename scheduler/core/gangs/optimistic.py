@@ -1,20 +1,22 @@
 """The strategy `optimistic`: each member is placed as it comes, as a claim that keeps nobody out.
 
-What Omega's schedulers do with transactions. Nothing is kept from others while members are missing; the
-price is that what was planned may be gone when it comes to the commit. Then the transaction rolls back,
-all claims go at once, and the gang is planned anew as the cluster is by then.
+What Omega's schedulers do with transactions. Nothing is kept from others while members are missing, nor
+while a plan is made: it is made on a snapshot (`scheduler.core.shadow`), beside others' decisions. The
+price is that what was planned may be gone when it comes to the commit. All members are then validated in
+one go on the live state, by every filter or by whether their nodes have changed at all; if one can't go
+where it was planned, the transaction rolls back and the gang is planned anew as the cluster is by then.
+A gang that has met with so many conflicts in a row is planned once on the live state, with nobody beside
+it, where there is none.
 
 Claims are notes, not state: they are taken up again, on what is true then, whenever a member is added,
-and one that does not hold any more is a conflict. Plan and commit are made in one go, so a commit is
-always of claims that hold.
+and one that does not hold any more is a conflict, too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang
@@ -22,9 +24,15 @@ from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.gang import ConflictMode, GangOptions, Strategy
 from scheduler.core.gangs.planning import GangPlanning
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.rooms import Rooms
+from scheduler.core.gangs.validation import Validation, has_changed, in_one_domain
 from scheduler.core.placement import Placement
 from scheduler.core.queue import QueuedPod
+from scheduler.core.shadow import Shadow
+from scheduler.core.state import ClusterState
 
+CONFLICTS_TOLERATED = 5
+"""After so many in a row at the commit, a gang is planned where there can be none."""
 _NAME = Strategy.OPTIMISTIC.value
 
 
@@ -35,15 +43,34 @@ class Claim:
     queued: QueuedPod
     node: str
     generation: int
-    """Of the node's row when the claim was last good."""
+    """The node table's when the claim was last good."""
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """What is being put together for a gang."""
+
+    gang: Gang
+    options: GangOptions
+    pods: dict[str, QueuedPod]
+    claims: dict[str, Claim]
+    live: ClusterState
+    lost: bool = False
+    """Whether others have taken the room of any of the claims."""
 
 
 class Optimistic:
     """See the module."""
 
+    beside = True
+
     def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+        self._live = workspace
         self._claims: dict[GangRef, dict[str, Claim]] = {}
+        self._conflicts: Counter[GangRef] = Counter()
+        """In a row, at the commit."""
+        self._shadow: Shadow | None = None
+        """Made when it is first needed."""
 
     @property
     def claims(self) -> Mapping[GangRef, Mapping[str, Claim]]:
@@ -54,112 +81,204 @@ class Optimistic:
         return existing >= 1
 
     def attempt(self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]) -> Attempt:
-        claims = self._claims.pop(gang.ref, {})
-        pods = {uid: claim.queued for uid, claim in claims.items()}
-        pods |= {pod.info.uid: pod for pod in waiting}
+        new = {pod.info.uid: pod for pod in waiting}
+        claims = {u: claim for u, claim in self._claims.pop(gang.ref, {}).items() if u not in new}
+        pods = {uid: claim.queued for uid, claim in claims.items()} | new
+        transaction = _Transaction(gang, options, pods, claims, self._live.state)
         done = False
         try:
-            good = self._take_up(claims, options)
-            if len(good) < len(claims):
-                self._workspace.cost.conflicts[_NAME] += 1
-            planning = yield from self._plan(gang, options, pods, good)
-            outcomes = self._conclude(gang, options, pods, good, planning)
+            outcomes = None
+            while outcomes is None and self._conflicts[gang.ref] < CONFLICTS_TOLERATED:
+                outcomes = yield from self._beside(transaction)
+            if outcomes is None:
+                outcomes = yield from self._alone(transaction)
             done = True
         finally:
-            if not done:  # the attempt is made again
-                self._lift(pods)
-                self._claims[gang.ref] = {uid: c for uid, c in claims.items() if uid in gang.members}
+            kept = {uid: claim for uid, claim in claims.items() if uid in gang.members}
+            if kept and not done:  # the attempt is made again
+                self._claims[gang.ref] = kept
+            if not self._conflicts[gang.ref]:
+                del self._conflicts[gang.ref]
+        if transaction.lost:
+            self._live.cost.conflicts[_NAME] += 1
         return outcomes
 
     def drop(self, uid: str) -> None:
         for ref, claims in list(self._claims.items()):
             if claims.pop(uid, None) is not None and not claims:
                 del self._claims[ref]
+        for ref in [ref for ref in self._conflicts if not self._live.exists(ref)]:
+            del self._conflicts[ref]
 
     # ---- internals
 
-    def _take_up(self, claims: dict[str, Claim], options: GangOptions) -> dict[str, str]:
-        """Assumes the members whose claims still hold, in order; uid → node."""
-        state = self._workspace.state
-        good: dict[str, str] = {}
-        for uid, claim in claims.items():
-            row = state.nodes.row_of.get(claim.node)
-            if row is None:
-                continue
-            if options.conflict_mode is ConflictMode.SEQUENCE and (
-                int(state.nodes.row_generation[row]) != claim.generation and claim.node not in good.values()
-            ):
-                continue
-            member = self._workspace.member(claim.queued)
-            if member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None:
-                self._workspace.rooms.take(member, claim.node)
-                good[uid] = claim.node
-        return good
+    def _beside(self, transaction: _Transaction) -> Generator[bool, None, list[MemberOutcome] | None]:
+        """On a snapshot; None after a conflict at the commit."""
+        if self._shadow is None:
+            self._shadow = Shadow(self._live.state, self._live.cycles)
+        shadow = self._shadow
+        workspace = replace(self._live, state=shadow.state, rooms=Rooms(shadow.state), cycles=shadow.cycles)
+        placing = _Placing(workspace, transaction)
+        try:
+            for _ in shadow.catch_up():
+                yield True
+            generation = shadow.generation
+            for _ in placing.steps():
+                yield True
+        except Exception:
+            self._shadow = None  # whatever it was may have left something behind
+            raise
+        finally:
+            placing.give_back()
+        nodes = placing.nodes
+        if not self._is_complete(transaction, nodes):
+            return self._claim(transaction, placing, generation)
+        validation = Validation(
+            self._live.state, self._live.rooms, lambda node: has_changed(self._live.state, node, generation)
+        )
+        if self._commit_holds(transaction, nodes, validation, generation):
+            return self._commit(transaction, placing)
+        validation.give_back()
+        transaction.claims = {}
+        self._conflicts[transaction.gang.ref] += 1
+        self._live.cost.conflicts[_NAME] += 1
+        self._live.cost.rollbacks[_NAME] += 1
+        return None
 
-    def _plan(
-        self, gang: Gang, options: GangOptions, pods: dict[str, QueuedPod], good: dict[str, str]
-    ) -> Generator[None, None, GangPlanning]:
-        """The members without a claim beside those with one; if none of them finds a place so, all
-        of them anew. `good` is emptied then."""
-        rest = [pod for uid, pod in pods.items() if uid not in good]
-        planning = self._workspace.planning(gang, options, rest, need=1)
-        yield from planning.steps()
-        if planning.plan.found or not good:
-            return planning
-        self._lift(good)
-        anew = self._workspace.planning(gang, options, list(pods.values()), need=len(good) + 1)
-        yield from anew.steps()
-        if not anew.plan.found:
-            for uid, node in list(good.items()):
-                del good[uid]
-                member, row = self._workspace.member(pods[uid]), self._workspace.state.nodes.row_of.get(node)
-                if row is not None and (
-                    member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None
-                ):
-                    self._workspace.rooms.take(member, node)
-                    good[uid] = node
-            return planning
-        good.clear()
-        self._workspace.cost.rollbacks[_NAME] += 1
-        return anew
+    def _alone(self, transaction: _Transaction) -> Generator[None, None, list[MemberOutcome]]:
+        """On the live state, with nobody beside."""
+        placing = _Placing(self._live, transaction)
+        committed = False
+        try:
+            yield from placing.steps()
+            committed = self._is_complete(transaction, placing.nodes)
+        finally:
+            if not committed:
+                placing.give_back()
+        self._conflicts[transaction.gang.ref] = 0
+        if committed:
+            return self._commit(transaction, placing)
+        return self._claim(transaction, placing, self._live.state.nodes.generation)
 
-    def _conclude(
+    def _is_complete(self, transaction: _Transaction, nodes: Mapping[str, str]) -> bool:
+        bound = self._bound(transaction, nodes)
+        return bool(nodes) and bound + len(nodes) >= transaction.options.min_count
+
+    def _bound(self, transaction: _Transaction, nodes: Mapping[str, str]) -> int:
+        pods = self._live.state.pods
+        return sum(uid in pods and uid not in nodes for uid in transaction.gang.members)
+
+    def _commit_holds(
         self,
-        gang: Gang,
-        options: GangOptions,
-        pods: dict[str, QueuedPod],
-        good: dict[str, str],
-        planning: GangPlanning,
-    ) -> list[MemberOutcome]:
-        plan = planning.plan
-        nodes = good | plan.nodes
-        refused = [
-            self._workspace.refused(pods[member.info.uid], planning)
-            for member in planning.members
-            if member.info.uid not in nodes
-        ]
-        if not plan.found:
-            self._workspace.cost.infeasible[_NAME] += 1
-        bound = len(self._workspace.nodes_of(gang)) - len(nodes)
-        if nodes and bound + len(nodes) >= options.min_count:
-            commit = None
-            if bound < options.min_count:
-                commit = GangCommit(gang.ref, options.min_count, bound, nodes)
-                self._workspace.cost.commits[_NAME] += 1
-            return refused + [
-                MemberOutcome(pods[uid], Placement(node), commit=commit) for uid, node in nodes.items()
-            ]
-        self._lift(nodes)
-        table = self._workspace.state.nodes
-        if nodes:
-            self._claims[gang.ref] = {
-                uid: Claim(pods[uid], node, int(table.row_generation[table.row_of[node]]))
-                for uid, node in nodes.items()
-            }
-        return refused + [
-            MemberOutcome(pods[uid], Placement(node), tentative=True) for uid, node in plan.nodes.items()
+        transaction: _Transaction,
+        nodes: Mapping[str, str],
+        validation: Validation,
+        generation: int,
+    ) -> bool:
+        """Takes up all members on the live state, if the plan that was made at this generation holds."""
+        options = transaction.options
+        if options.conflict_mode is ConflictMode.SEQUENCE and any(
+            has_changed(self._live.state, node, generation) for node in set(nodes.values())
+        ):
+            return False
+        places = [*self._live.nodes_of(transaction.gang), *nodes.values()]
+        if not in_one_domain(self._live.state, options.topology_key, places):
+            return False
+        planned = [(self._live.member(transaction.pods[uid]), node) for uid, node in nodes.items()]
+        return _at_once(validation.steps(planned))
+
+    def _commit(self, transaction: _Transaction, placing: _Placing) -> list[MemberOutcome]:
+        """The members are assumed on the live state."""
+        gang, options, nodes = transaction.gang, transaction.options, placing.nodes
+        bound, commit = self._bound(transaction, nodes), None
+        if bound < options.min_count:
+            commit = GangCommit(gang.ref, options.min_count, bound, nodes)
+            self._live.cost.commits[_NAME] += 1
+        self._conflicts[gang.ref] = 0
+        return self._refused(transaction, placing) + [
+            MemberOutcome(transaction.pods[uid], Placement(node), commit=commit)
+            for uid, node in nodes.items()
         ]
 
-    def _lift(self, uids: dict[str, QueuedPod] | dict[str, str]) -> None:
-        for uid in uids:
+    def _claim(self, transaction: _Transaction, placing: _Placing, generation: int) -> list[MemberOutcome]:
+        """Members are missing, or have no place: what was found is noted, and left to everybody."""
+        pods, found = transaction.pods, placing.planning.plan.nodes
+        if placing.nodes:
+            self._claims[transaction.gang.ref] = {
+                uid: Claim(pods[uid], node, generation) for uid, node in placing.nodes.items()
+            }
+        return self._refused(transaction, placing) + [
+            MemberOutcome(pods[uid], Placement(node), tentative=True) for uid, node in found.items()
+        ]
+
+    def _refused(self, transaction: _Transaction, placing: _Placing) -> list[MemberOutcome]:
+        if not placing.planning.plan.found:
+            self._live.cost.infeasible[_NAME] += 1
+        return [
+            self._live.refused(transaction.pods[member.info.uid], placing.planning)
+            for member in placing.planning.members
+            if member.info.uid not in placing.nodes
+        ]
+
+
+class _Placing:
+    """Finds places for a gang's members: claims that still hold, and a plan for the others beside them, or if
+    there is none, for all anew. They are assumed in the workspace's state until `give_back`."""
+
+    planning: GangPlanning
+
+    def __init__(self, workspace: Workspace, transaction: _Transaction) -> None:
+        self._workspace, self._transaction = workspace, transaction
+        self.nodes: dict[str, str] = {}
+        """uid → node, of all that have a place at the end."""
+
+    def steps(self) -> Generator[None, None, None]:
+        workspace, transaction = self._workspace, self._transaction
+        gang, options, pods = transaction.gang, transaction.options, transaction.pods
+        good = yield from self._take_up()
+        transaction.lost |= len(good) < len(transaction.claims)
+        transaction.claims = {uid: claim for uid, claim in transaction.claims.items() if uid in good}
+        rest = [pod for uid, pod in pods.items() if uid not in good]
+        self.planning = workspace.planning(gang, options, rest, need=1)
+        yield from self.planning.steps()
+        if not self.planning.plan.found and good:
+            self.give_back()
+            anew = workspace.planning(gang, options, list(pods.values()), need=len(good) + 1)
+            yield from anew.steps()
+            if anew.plan.found:
+                workspace.cost.rollbacks[_NAME] += 1
+                self.planning, good = anew, {}
+            else:
+                good = yield from self._take_up()
+        self.nodes = good | self.planning.plan.nodes
+
+    def give_back(self) -> None:
+        for uid in self._transaction.pods:
             self._workspace.rooms.give_back(uid)
+
+    def _take_up(self) -> Generator[None, None, dict[str, str]]:
+        """Claims that still hold; uid → node."""
+        workspace, transaction = self._workspace, self._transaction
+        options, claims = transaction.options, transaction.claims
+        live = transaction.live
+        kept = {
+            uid: claim
+            for uid, claim in claims.items()
+            if options.conflict_mode is ConflictMode.FIT
+            or not has_changed(live, claim.node, claim.generation)
+        }
+        places = [*workspace.nodes_of(transaction.gang), *(claim.node for claim in kept.values())]
+        if not in_one_domain(workspace.state, options.topology_key, places):
+            kept = {}
+        since = min((claim.generation for claim in kept.values()), default=0)
+        validation = Validation(workspace.state, workspace.rooms, lambda node: has_changed(live, node, since))
+        yield from validation.steps([(workspace.member(claim.queued), claim.node) for claim in kept.values()])
+        return validation.taken
+
+
+def _at_once(steps: Generator[None, None, bool]) -> bool:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bool(end.value)

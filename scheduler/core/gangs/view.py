@@ -166,7 +166,7 @@ def _member(engine: Engine, info: PodInfo, places: Places) -> MemberView:
 
 def _planned(engine: Engine, uid: str) -> bool:
     """Whether the pod is part of an attempt that has not ended."""
-    return engine.gangs.planning and uid in engine.gangs.trying
+    return engine.gangs.is_trying(uid)
 
 
 def _state(
