@@ -95,7 +95,7 @@ class Starvation:
     size: int = 200
     run_s: float = 30.0
     """Single pods run for half of that to all of it."""
-    backlog: int = 20
+    backlog: int = 100
     """So many single pods wait at any time."""
 
 
