@@ -48,7 +48,8 @@ def tell(scene: Scene, console: Console) -> None:
         costs.append(_play(scene, strategy))
         console.print(Text.assemble((f"{strategy}: ", "bold"), _STORIES[strategy]), highlight=False)
     console.print(
-        f"Each gang ended with both pods on node-b. A was alone for {ALONE_S:.0f} s; this is what it cost:",
+        f"Each gang ended with both pods on node-b. A was alone for {ALONE_S:.0f} s; what that cost (memory "
+        "held in GiB times seconds):",
         highlight=False,
     )
     console.print(Padding(_table(costs), (0, 0, 0, 2)))
@@ -125,9 +126,9 @@ def _check(cost: Cost) -> None:
 
 def _table(costs: list[Cost]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("strategy")
-    table.add_column("A alone")
-    for heading in ("held, GiB s: used", "wasted", "rollbacks", "conflicts", "to gang"):
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("A alone", no_wrap=True)
+    for heading in ("held: used", "wasted", "rollbacks", "conflicts", "to gang"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cost in costs:
         table.add_row(

@@ -204,6 +204,7 @@ class _Stream:
         self._api, self._pool, self._words, self._scene = api, pool, words, scene
         self._rng = random.Random(1)
         self._created = self.seen = 0
+        self._flowing = False
         self._ends: dict[str, float] = {}
         """Of those that are bound."""
         self._gone: set[str] = set()
@@ -211,9 +212,11 @@ class _Stream:
     def flow(self, bound: set[str], *, enough: int | None = None) -> None:
         """`enough`: at most so many are created in all, and none ends yet."""
         now = time.monotonic()
+        self._flowing = enough is None
         for name in bound:
             if name.startswith("single-") and name not in self._ends and name not in self._gone:
-                self._ends[name] = now + self._rng.uniform(0.5, 1.0) * self._scene.run_s
+                least = 0.5 if self._flowing else 0.0  # at first as if they had run for a while
+                self._ends[name] = now + self._rng.uniform(least, 1.0) * self._scene.run_s
                 self.seen += 1
         over = [name for name, end in self._ends.items() if end <= now] if enough is None else []
         for name in over:
