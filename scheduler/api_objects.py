@@ -205,6 +205,9 @@ class PodGroupSpec(ApiStruct):
 class GroupCondition(ApiStruct):
     type: str = ""
     status: str = ""
+    reason: str = ""
+    message: str = ""
+    observed_generation: int = 0
 
 
 class PodGroupStatus(ApiStruct):
@@ -220,6 +223,9 @@ class PodGroup(ClusterObject):
 
 class CoschedulingPodGroupSpec(ApiStruct):
     min_member: int = 1
+    min_resources: dict[str, str | int] | None = None
+    """Nobody normalises the quantities of a custom resource: some are numbers."""
+    schedule_timeout_seconds: int | None = None
 
 
 class CoschedulingPodGroup(ClusterObject):

@@ -146,7 +146,8 @@ class App:
         )
         self.metrics.waiting_for_volumes.set_function(lambda: len(volumes))
         reports = PodReports(self._writer, clock=time.monotonic)
-        self.loop.connect(self._writer, reports, volumes, GroupConditions(client))
+        self._conditions = GroupConditions(client)
+        self.loop.connect(self._writer, reports, volumes, self._conditions)
         self._pods = self._reflector(Resource("pods"), Pod, PodHandler(self.loop), UNFINISHED)
         self._reflectors: list[Reflector[Any]] = [
             self._pods,
@@ -207,6 +208,7 @@ class App:
             ),
             asyncio.create_task(self.loop.run(), name="decide"),
             asyncio.create_task(self._run_gangs(), name="bind gangs"),
+            asyncio.create_task(self._conditions.run(), name="write groups"),
         ]
         if self._configuration.leader_election.leader_elect:
             self._elector = self._make_elector()

@@ -22,6 +22,7 @@ from scheduler.core.decision import Decision
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, Strategy
+from scheduler.core.gangs.news import NotPlaced
 from scheduler.core.gangs.ref import GangRef, Source, group_ref, ref_of
 from scheduler.kube.binding import BindOutcome, Refused
 from scheduler.kube.gangs.actions import Commit, Ended, Member
@@ -169,6 +170,11 @@ class Gangs:
         self._give_up(batch, message)
         return True
 
+    def not_placed(self, news: NotPlaced) -> None:
+        """A gang was tried in vain: its group says why."""
+        if news.ref.source is Source.NATIVE:
+            self._conditions.not_scheduled(lambda: self._group(news.ref), news.reason, news.message)
+
     # ---- what the watch says
 
     def pod_gone(self, pod: Pod) -> None:
@@ -282,6 +288,7 @@ class Gangs:
             self._txns[ref] = other
         else:
             del self._txns[ref]
+            self._engine.gangs.book.thaw(ref)
         gang = self._engine.gangs.book.named(ref)
         if gang is not None:
             for member in ended.deleted:
@@ -320,7 +327,7 @@ class Gangs:
             return
         committer, txn, commit = self._committer, self._txns.get(batch.ref), batch.commit
         if not batch.members:
-            del self._batches[batch.ref]
+            self._give_up(batch, "")
         elif committer is None:
             self._give_up(batch, self._why_not)
         elif txn is not None:
@@ -414,6 +421,8 @@ class Gangs:
             self._volumes.cancel(uid)
         for placed in batch.members.values():
             self._on_outcome(placed, Refused(why))
+        if batch.ref not in self._txns:
+            self._engine.gangs.commit_ended(batch.ref)
 
 
 def gang_key(pod: Pod) -> str | None:

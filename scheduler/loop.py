@@ -19,6 +19,7 @@ from scheduler.api import Namespace, Node, Pod, pod_name
 from scheduler.api_objects import ClusterObject
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.gangs.commit import SINGLY, TXN_ANNOTATION
+from scheduler.core.gangs.news import Differs, NotPlaced
 from scheduler.core.gangs.ref import GROUPS
 from scheduler.core.objects import K
 from scheduler.gangs import Gangs, Placed
@@ -109,7 +110,10 @@ class SchedulingLoop:
             if may_decide and not started:
                 started = True
                 self._on_first_turn()
-            if may_decide and self._decide_slice():
+            more = may_decide and self._decide_slice()
+            if may_decide:
+                self._tell_of_gangs()
+            if more:
                 await asyncio.sleep(0)
             else:
                 await self._wait()
@@ -128,6 +132,14 @@ class SchedulingLoop:
             if now - begin > SLICE_S:
                 return True
         return False
+
+    def _tell_of_gangs(self) -> None:
+        for news in self._engine.gangs.news:
+            match news:
+                case NotPlaced():
+                    self.gangs.not_placed(news)
+                case Differs(pod, message):
+                    self._reports.differs(pod, message)
 
     async def _wait(self) -> None:
         timeout_s = _LONGEST_SLEEP_S

@@ -119,6 +119,11 @@ class PodBuilder:
         self._spec["schedulerName"] = name
         return self
 
+    def of_group(self, name: str) -> Self:
+        """Of Kubernetes' own kind."""
+        self._spec["schedulingGroup"] = {"podGroupName": name}
+        return self
+
     def on(self, node: str) -> Self:
         self._spec["nodeName"] = node
         return self

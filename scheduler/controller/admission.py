@@ -7,6 +7,7 @@ a controller could not even take its finalizer off an object that a new cap has 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,21 @@ import msgspec
 from scheduler.api_objects import ClusterObject
 from scheduler.controller.ports import shared_ports
 from scheduler.controller.wanted import CantBeGroup, one_by_one, too_many, wanted_group
-from scheduler.controller.workloads import API_VERSIONS, Part, PodTemplate, Workload, workload
-from scheduler.core.gangs.gang import GangError, GangPolicy, check_annotations, read_min_count
+from scheduler.controller.workloads import API_VERSIONS, CREATE, PREFIX, Part, PodTemplate, Workload, workload
+from scheduler.core.gangs.commit import TXN_ANNOTATION
+from scheduler.core.gangs.gang import (
+    MIN_COUNT,
+    OPTIONS,
+    GangError,
+    GangPolicy,
+    check_annotations,
+    read_min_count,
+)
 from scheduler.core.gangs.ref import GANG, Source
 
 POD, POD_GROUP = "Pod", "PodGroup"
+WRITTEN_BY_USERS = (GANG, MIN_COUNT, CREATE, *OPTIONS)
+KNOWN = (*WRITTEN_BY_USERS, TXN_ANNOTATION)
 KINDS = (POD, POD_GROUP, *API_VERSIONS)
 
 
@@ -65,6 +76,7 @@ class Judge:
 
     def _group(self, verdict: Verdict, annotations: Mapping[str, str]) -> None:
         """Which profile its pods have is not known yet, so what one of them allows is allowed."""
+        verdict.warnings += unknown(annotations)
         said = [_options(annotations, policy) for policy in self._policies.values()]
         best = min(said, key=lambda each: (len(each.faults), len(each.warnings)))
         verdict.faults += best.faults
@@ -72,6 +84,8 @@ class Judge:
 
     def _workload(self, verdict: Verdict, owner: Workload) -> None:
         ours = [part for part in owner.parts if part.template.scheduler_name in self._policies]
+        if ours:
+            verdict.warnings += unknown(owner.annotations)
         for part in ours:
             self._template(verdict, part.template, path=f"{part.path}: ")
             self._annotated(verdict, owner, part)
@@ -93,8 +107,17 @@ class Judge:
         if policy is None:
             return
         verdict.warnings += [path + text for text in shared_ports(template.ports)]
+        verdict.warnings += [path + text for text in unknown(template.annotations)]
         gang = template.gang(template.metadata.namespace)
-        if gang is None or gang.source is not Source.ANNOTATIONS:
+        if gang is None:
+            return
+        if gang.source is not Source.ANNOTATIONS:
+            idle = sorted(set(template.annotations) & {GANG, MIN_COUNT, *OPTIONS})
+            if idle:
+                verdict.warnings.append(
+                    f"{path}of a pod that has a PodGroup the annotations {', '.join(idle)} are not read: "
+                    f"write options on the PodGroup {gang.name}"
+                )
             return
         try:
             read_min_count(template.annotations, f"a pod with {GANG}")
@@ -122,6 +145,19 @@ class Judge:
             verdict.warnings.append(f"{part.path}: {text} {unless}")
         elif owner.one_by_one and min_count > 1:
             verdict.warnings.append(f"{part.path}: {one_by_one(owner)} {unless}")
+
+
+def unknown(annotations: Mapping[str, str]) -> list[str]:
+    """A text for each of our annotations that nothing reads: most likely it is misspelt."""
+    texts = []
+    for key in sorted(annotations):
+        if key.startswith(PREFIX) and key not in KNOWN:
+            names = [known.removeprefix(PREFIX) for known in WRITTEN_BY_USERS]
+            near = difflib.get_close_matches(key.removeprefix(PREFIX), names, n=1)
+            known = ", ".join(sorted(WRITTEN_BY_USERS))
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else f"known are {known}"
+            texts.append(f"annotation {key} is none of Wholepod's; {hint}")
+    return texts
 
 
 def _options(annotations: Mapping[str, str], policy: GangPolicy) -> Verdict:

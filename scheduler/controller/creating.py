@@ -13,7 +13,7 @@ from scheduler.api_objects import ClusterObject
 from scheduler.controller.groups import Groups
 from scheduler.controller.reports import About, Reports
 from scheduler.controller.shapes import COLLECTION, GroupObject, Key
-from scheduler.controller.wanted import CantBeGroup, WantedGroup, owned_by, wanted_group
+from scheduler.controller.wanted import CantBeGroup, WantedGroup, owned_by, owned_by_namesake, wanted_group
 from scheduler.controller.workloads import Workload
 from scheduler.kube.client import MERGE_PATCH, KubeClient
 from scheduler.kube.errors import ApiError, ErrorKind
@@ -89,6 +89,8 @@ class Creating:
         if group is None:
             return await self._create(owner, wanted, about)
         if not owned_by(group, owner):
+            if owned_by_namesake(group, owner):
+                return _LOOK_AGAIN_S  # it goes with the one that had this name before
             await self._reports.warn(
                 about,
                 "PodGroupTaken",

@@ -122,3 +122,11 @@ def one_by_one(owner: Workload) -> str:
 
 def owned_by(group: GroupObject, owner: Workload) -> bool:
     return any(each.uid == owner.metadata.uid for each in group.metadata.owner_references or ())
+
+
+def owned_by_namesake(group: GroupObject, owner: Workload) -> bool:
+    """Whether it was created for a workload that was deleted, and created anew under its name."""
+    return any(
+        each.controller and (each.kind, each.name) == (owner.kind, owner.metadata.name)
+        for each in group.metadata.owner_references or ()
+    )

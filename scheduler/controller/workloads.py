@@ -19,7 +19,7 @@ from scheduler.core.gangs.gang import MIN_COUNT
 from scheduler.core.gangs.ref import GANG, POD_GROUP_LABEL, GangRef, ref_of
 
 CREATE = "wholepod.io/create-pod-group"
-_PREFIX = "wholepod.io/"
+PREFIX = "wholepod.io/"
 _OF_THE_WORKLOAD = (CREATE, MIN_COUNT, GANG)
 
 DEFAULT_SCHEDULER = "default-scheduler"
@@ -164,7 +164,7 @@ class Workload:
         return {
             key: value
             for key, value in self.annotations.items()
-            if key.startswith(_PREFIX) and key not in _OF_THE_WORKLOAD
+            if key.startswith(PREFIX) and key not in _OF_THE_WORKLOAD
         }
 
 

@@ -64,6 +64,10 @@ class PodReports:
             note += " (in kube-scheduler memory)."
         self._post_event(victim.pod, "Normal", "Preempted", "Preempting", note, because_of=preemptor.pod)
 
+    def differs(self, info: PodInfo, message: str) -> None:
+        """The pod says of its gang something else than what counts."""
+        self._post_event(info.pod, "Warning", "GangOptionsDiffer", "Scheduling", message)
+
     def displaced(self, info: PodInfo) -> None:
         """The pod is nominated to its node no more: one of higher priority is."""
         self._patch(info.pod, None, "")

@@ -33,6 +33,11 @@ class GangCollector(Collector):
             "wholepod_gang_infeasible_plans", "Attempts that found no plan for a gang.", cost.infeasible
         )
         yield _by_strategy(
+            "wholepod_gang_searches_given_up",
+            "Attempts that found no plan before their budget was spent.",
+            cost.searches_given_up,
+        )
+        yield _by_strategy(
             "wholepod_gang_conflicts", "Gangs some of whose room others had taken meanwhile.", cost.conflicts
         )
         yield _by_strategy(

@@ -22,8 +22,9 @@ from tests.integration.controlling import (
     stateful_set,
     template,
 )
-from tests.integration.harness import Controller, Json, eventually
+from tests.integration.harness import Controller, Json, Scheduler, eventually
 from tests.integration.observer import Observer
+from tests.integration.proxy import Proxy
 
 JOB_SETS = "/apis/jobset.x-k8s.io/v1alpha2"
 
@@ -253,6 +254,25 @@ def test_job_sets_once_they_are_served(stage: Stage, plane: ControlPlane) -> Non
     stage.wait_status("after", phase="Pending")
 
 
+@pytest.mark.usefixtures("controller")
+def test_a_job_from_its_manifest_to_its_end(stage: Stage, plane: ControlPlane, log: Path) -> None:
+    """With the scheduler, and nothing made by hand but what kubelets do."""
+    with Scheduler("--leader-elect=false", kubeconfig=plane.kubeconfig, log=log) as scheduler:
+        stage.job("train", 3, annotations={CREATE: "true"}, labels={LABEL: "train"})
+        stage.wait_group("train", lambda g: said(g, "Scheduled") == ("True", "Scheduled"), "is scheduled")
+        pods = stage.pods.ask(
+            lambda seen: [
+                pod["metadata"] for pod in seen.values() if pod["metadata"]["namespace"] == stage.namespace
+            ]
+        )
+        assert len({pod["annotations"]["wholepod.io/txn"] for pod in pods}) == 1, "bound by one commit"
+        for phase in ("Running", "Succeeded"):
+            for pod in pods:
+                stage.set_phase(pod["name"], phase)
+            stage.wait_status("train", phase="Finished" if phase == "Succeeded" else phase)
+        scheduler.check_cache()
+
+
 # Ports.
 
 
@@ -350,6 +370,32 @@ def test_an_api_server_that_goes_away(kubeconfig: Path, stage: Stage, log: Path)
         # One line now and then, not one for each attempt.
         warnings = [each for each in controller.records() if each["level"] in ("warning", "error")]
         assert len(warnings) < 20, warnings
+
+
+def test_connections_that_break_all_the_time(plane: ControlPlane, stage: Stage, log: Path) -> None:
+    with (
+        Proxy(plane) as proxy,
+        Controller(kubeconfig=proxy.kubeconfig(plane), log=log) as controller,
+    ):
+        for n in range(10):
+            stage.group(f"g-{n}", 2)
+            stage.job(f"job-{n}", 2, annotations={CREATE: "true"}, labels={LABEL: f"job-{n}"})
+            if n == 3:
+                # What is written now is carried out, and the answer lost.
+                proxy.hold_answers()
+            for pod in ("a", "b"):
+                stage.member(f"{pod}-{n}", f"g-{n}")
+                stage.bind(f"{pod}-{n}", "node")
+            if n == 6:
+                proxy.cut()
+                proxy.release_answers()
+            elif n > 6:
+                proxy.cut()
+        for n in range(10):
+            stage.wait_status(f"g-{n}", phase="Scheduling", scheduled=2)
+            stage.wait_status(f"job-{n}", phase="Scheduling", scheduled=0)
+        assert controller.records("a defect of the controller") == []
+        assert controller.terminate() == 0
 
 
 def test_missing_rights_are_named(plane: ControlPlane, log: Path) -> None:

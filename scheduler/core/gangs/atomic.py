@@ -35,7 +35,7 @@ class Atomic:
         yield from planning.steps()
         plan, commit = planning.plan, None
         if not plan.found:
-            cost.infeasible[Strategy.ATOMIC.value] += 1
+            self._workspace.infeasible(Strategy.ATOMIC, planning)
         elif placed < options.min_count:
             commit = GangCommit(gang.ref, options.min_count, placed, plan.nodes)
             cost.commits[Strategy.ATOMIC.value] += 1

@@ -9,22 +9,32 @@ tells the strategies apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from scheduler.core.cycle import Cycle
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.cost import GangCost
-from scheduler.core.gangs.gang import GangOptions, GangPolicy
+from scheduler.core.gangs.gang import GangOptions, GangPolicy, Strategy
 from scheduler.core.gangs.planning import GangPlanning
-from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.gangs.rooms import Member, Rooms
 from scheduler.core.placement import Placement
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import QueuedPod
 from scheduler.core.state import ClusterState
 from scheduler.core.volumes.plan import VolumePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a plan came to nothing."""
+
+    reached: int
+    """So many members have places, or would have."""
+    why: str
+    """What keeps the next one off, as of a single pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,8 @@ class MemberOutcome:
     """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None
     """Of a placed member whose gang did not have all it needs before."""
+    refusal: Refusal | None = None
+    """Of a member for which there was no place in a plan."""
 
 
 Attempt = Generator[bool | None, None, list[MemberOutcome]]
@@ -95,8 +107,14 @@ class Workspace:
     ) -> GangPlanning:
         """A plan for these pods, `need` of them at least, beside the members that have a node.
 
-        The largest come first: what is left for the last must take only the small ones."""
-        members = [self.member(pod) for pod in sorted(pods, key=self._size, reverse=True)]
+        The largest come first: what is left for the last must take only the small ones. Native groups'
+        members keep kube-scheduler's order where the profile decides as kube-scheduler does
+        (PodGroupMemberPodsOrderingFunc in pkg/scheduler/framework/types.go)."""
+        if gang.ref.source is Source.NATIVE and not self.policy(gang).largest_first:
+            ordered = sorted(pods, key=lambda pod: (-pod.info.priority, -pod.attempts, pod.sequence))
+        else:
+            ordered = sorted(pods, key=self._size, reverse=True)
+        members = [self.member(pod) for pod in ordered]
         placed = self.nodes_of(gang)
         return GangPlanning(gang.ref, options, members, self.state, self.rooms, placed=placed, need=need)
 
@@ -116,5 +134,17 @@ class Workspace:
         own = plan.failures.get(pod.info.uid)
         message = own.message if plan.found and own is not None else planning.message(pod.info.uid)
         rejected_by = frozenset[str]().union(*(f.rejected_by for f in plan.failures.values()))
+        refusal = Refusal(planning.reached, planning.failure(pod.info.uid).message)
+        return replace(self.turned_away(pod, message, rejected_by), refusal=refusal)
+
+    def turned_away(
+        self, pod: QueuedPod, message: str, rejected_by: frozenset[str] = frozenset()
+    ) -> MemberOutcome:
+        """The same, if it was these plugins that rejected it; without any, whatever happens may help."""
         everybody = frozenset(f.name for f in self.cycles[pod.kind[0]].profile.filters)
         return MemberOutcome(pod, Placement(None, message, rejected_by or everybody))
+
+    def infeasible(self, strategy: Strategy, planning: GangPlanning) -> None:
+        """Counts a plan that was not found."""
+        self.cost.infeasible[strategy.value] += 1
+        self.cost.searches_given_up[strategy.value] += planning.plan.budget_spent

@@ -109,6 +109,7 @@ class GangBook:
         self.is_settling: Callable[[GangRef], bool] = lambda ref: False
         """Whether a gang has lost members, and what becomes of it is not settled; set by who settles it."""
         self._refused: dict[Source, str] = {}
+        self._frozen: dict[GangRef, GangOptions] = {}
 
     def refuse(self, source: Source, why: str) -> None:
         """Gangs that are described there can't be served; call it before the first decision."""
@@ -145,13 +146,25 @@ class GangBook:
             gang.drop(uid)
             if not gang.members:
                 del self._gangs[gang.ref]
+                self._frozen.pop(gang.ref, None)
         return gang
 
     def options(self, gang: Gang) -> GangOptions:
-        """What the gang asks for now. Raises GangError."""
+        """What the gang asks for now, or asked for when its commit began. Raises GangError."""
+        frozen = self._frozen.get(gang.ref)
+        if frozen is not None:
+            return frozen
         if gang.ref.source in self._refused:
             raise GangError(self._refused[gang.ref.source])
         return read_options(gang.ref, gang.oldest, self._cluster, self.policy(gang))
+
+    def freeze(self, ref: GangRef, options: GangOptions | None) -> None:
+        """These are what the gang asks for until `thaw`, whatever is written meanwhile."""
+        if options is not None and ref in self._gangs:
+            self._frozen[ref] = options
+
+    def thaw(self, ref: GangRef) -> None:
+        self._frozen.pop(ref, None)
 
     def options_to_plan(self, gang: Gang) -> GangOptions:
         """The same, but that a gang that was complete once needs no more members together than it has

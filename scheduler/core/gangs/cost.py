@@ -52,6 +52,8 @@ class GangCost:
     """Plans given up after members had places in them."""
     infeasible: Counter[str] = field(default_factory=Counter)
     """Attempts that found no plan, by the gang's own needs."""
+    searches_given_up: Counter[str] = field(default_factory=Counter)
+    """Those of them whose search had spent its budget: there may have been a plan."""
     compensations: Counter[str] = field(default_factory=Counter)
     """Commits that were given up with members bound, which had to go."""
     planning_cpu_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))

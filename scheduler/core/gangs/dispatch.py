@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scheduler.core.cycle import Cycle
@@ -23,6 +23,8 @@ from scheduler.core.gangs.book import Gang, GangBook
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
+from scheduler.core.gangs.min_resources import shortage
+from scheduler.core.gangs.news import GangNews, NotPlaced
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.reservation import Reservations, Wanting
@@ -86,6 +88,9 @@ class GangDispatch:
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._runs = Runs()
+        self.news = GangNews()
+        self._terms: dict[GangRef, GangOptions] = {}
+        """What gangs asked for when they were planned last."""
         self._incomplete: dict[GangRef, float] = {}
         """Gangs whose members have not been told what is missing → since when it is."""
         self._first: deque[GangRef] = deque()
@@ -117,6 +122,7 @@ class GangDispatch:
             self._review(known)
         if gang is not None:
             self.accounts.upsert(gang, info)
+            self.news.compare(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
         queued = self._queue.get(info.uid)
@@ -136,6 +142,7 @@ class GangDispatch:
         if gang is None:
             return
         self.accounts.remove(gang, uid)
+        self.news.forget(uid)
         self._drop(uid)
         self._drop_attempt(uid)
         self._workspace.rooms.hand_over(uid)
@@ -154,6 +161,11 @@ class GangDispatch:
         self._review(gang)
         members = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
         self._queue.wake(members, "PodGroupChange")
+
+    def commit_ended(self, ref: GangRef) -> None:
+        """Its members are bound or planned again: from now on it is as it is described by now."""
+        self.book.thaw(ref)
+        self.group_changed(ref)
 
     def groups_replaced(self) -> None:
         """Any may have changed."""
@@ -198,9 +210,16 @@ class GangDispatch:
             elif other is not None and other.place is Place.TENTATIVE:
                 tentative.add(uid)
         options = self.book.options_to_plan(gang)
+        short = shortage(gang, options, self._state)
+        if short:
+            outcomes = [self._workspace.turned_away(pod, short) for pod in taken.values()]
+            self._settle(outcomes)
+            self._note_failure(gang, outcomes)
+            return True
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
+        self._terms[gang.ref] = self.book.options(gang)
         strategy = self._strategies[options.strategy]
         attempt = strategy.attempt(gang, options, list(taken.values()))
         concerns = taken.keys() | tentative
@@ -235,6 +254,7 @@ class GangDispatch:
         if run is not None:
             failed = Placement(None, message)
             self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in run.taken.values()])
+            self.news.not_placed(NotPlaced(run.gang.ref, "SchedulerError", message))
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
         """A node for a pod that found none, if gangs that must give way to it hold what it needs."""
@@ -317,8 +337,10 @@ class GangDispatch:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
         if not gang.members:
             self._incomplete.pop(gang.ref, None)
+            self._terms.pop(gang.ref, None)
             self._serve(gang.ref)
             return
+        self._start_over_if_changed(gang)
         incomplete = bool(self._why_incomplete(gang))
         uids: Iterable[str] = gang.members if incomplete != gang.incomplete or uid is None else (uid,)
         gang.incomplete = incomplete
@@ -355,6 +377,7 @@ class GangDispatch:
                 outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
             self.decided.append(outcome)
             if outcome.commit is not None:
+                self.book.freeze(outcome.commit.ref, self._terms.get(outcome.commit.ref))
                 self.accounts.commits(outcome.commit.ref)
                 self._serve(outcome.commit.ref)
             elif placement.node is None or outcome.tentative:
@@ -373,6 +396,23 @@ class GangDispatch:
             queued = self._queue.get(uid)
             if queued is not None and queued.place in (Place.BACKOFF, Place.UNSCHEDULABLE):
                 self._queue.activate(queued, "GangRoom")
+
+    def _has_new_terms(self, gang: Gang) -> bool:
+        """Whether it asks for anything else than when it was planned last."""
+        terms = self._terms.get(gang.ref)
+        try:
+            return terms is not None and self.book.options(gang) != terms
+        except GangError:
+            return True
+
+    def _start_over_if_changed(self, gang: Gang) -> None:
+        """What is held or claimed for other terms is given up. An attempt under way is made to its end."""
+        if self._runs.of(gang) is not None or not self._has_new_terms(gang):
+            return
+        del self._terms[gang.ref]
+        why = "what it asks for has changed"
+        self._settle(self.hoarding.give_up_all(gang.ref, why))
+        self._settle(self.optimistic.give_up_all(gang.ref, why))
 
     def _serve(self, ref: GangRef) -> None:
         self._shortage.served(ref)
@@ -416,9 +456,25 @@ class GangDispatch:
         if self.book.named(run.gang.ref) is run.gang:
             self._review(run.gang)
 
-    def _end(self, run: Run, outcomes: Iterable[MemberOutcome]) -> None:
+    def _note_failure(self, gang: Gang, outcomes: Iterable[MemberOutcome]) -> None:
+        """If the gang lacks nothing but room. The words are those of PlacementFeasible
+        (pkg/scheduler/framework/plugins/gangscheduling), but that all members were tried."""
+        refused = [o for o in outcomes if o.placement.node is None and not o.retry]
+        lacks = self._lacks(gang) if refused else None
+        if lacks is None:
+            return
+        message, refusal = refused[0].placement.message, refused[0].refusal
+        if refusal is not None:
+            counts = f"{refusal.reached} scheduled, 0 remaining"
+            message = f"minCount ({lacks[0].min_count}) cannot be satisfied: {counts}, {refusal.why}"
+        self.news.not_placed(NotPlaced(gang.ref, "Unschedulable", message))
+
+    def _end(self, run: Run, outcomes: Sequence[MemberOutcome]) -> None:
         self._runs.remove(run)
         self._settle(outcomes)
+        if self.book.named(run.gang.ref) is run.gang:
+            self._note_failure(run.gang, outcomes)
+            self._start_over_if_changed(run.gang)
         for queued in run.late.values():
             if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:
                 self._queue.activate(queued, "GangPlanned")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from scheduler.api_objects import CoschedulingPodGroup, PodGroup
 from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
+from scheduler.quantity import QuantityError, resource_amount
 
 MIN_COUNT = "wholepod.io/min-count"
 STRATEGY = "wholepod.io/strategy"
@@ -23,6 +24,22 @@ HOLD_TIMEOUT = "wholepod.io/hold-timeout"
 CONFLICT_MODE = "wholepod.io/conflict-mode"
 ON_MEMBER_LOSS = "wholepod.io/on-member-loss"
 DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
+OPTIONS = (STRATEGY, TOPOLOGY_KEY, HOLD_TIMEOUT, CONFLICT_MODE, ON_MEMBER_LOSS, DELETE_UNCONTROLLED)
+"""Annotations of the group's object, or of the pods where there is none."""
+
+OPTIONS = (
+    MIN_COUNT,
+    STRATEGY,
+    TOPOLOGY_KEY,
+    HOLD_TIMEOUT,
+    CONFLICT_MODE,
+    ON_MEMBER_LOSS,
+    DELETE_UNCONTROLLED,
+)
+"""All of them."""
+
+HOLD_TIMEOUT_S = 60.0
+"""Of gangs that ask for no other."""
 
 
 class Strategy(Enum):
@@ -87,10 +104,12 @@ class GangOptions:
     strategy: Strategy = Strategy.ATOMIC
     topology_key: str = ""
     """All members go to nodes with one value of this label; empty: anywhere."""
-    hold_timeout_s: float = 60.0
+    hold_timeout_s: float = HOLD_TIMEOUT_S
     """`hoarding`: how long room is held for the members that are missing."""
     conflict_mode: ConflictMode = ConflictMode.FIT
     """`optimistic`: what counts as others having interfered with a claim."""
+    min_resources: Mapping[str, int] = field(default_factory=dict)
+    """It is not tried before the cluster has so much room; by resource, in the unit of its column."""
     on_member_loss: OnMemberLoss = OnMemberLoss.REPLACE
     delete_uncontrolled: bool = False
     """Whether members that no controller would create again may be deleted with their gang."""
@@ -123,7 +142,14 @@ def read_options(ref: GangRef, oldest: PodInfo, cluster: ClusterObjects, policy:
             group = cluster.get(CoschedulingPodGroup, ref.name, ref.namespace)
             if group is None:
                 raise GangError(f"waiting for the PodGroup {ref} ({ref.source.value}) to be created")
-            return _options(group.metadata.annotations or {}, policy, min_count=max(group.spec.min_member, 1))
+            timeout_s = group.spec.schedule_timeout_seconds
+            return _options(
+                group.metadata.annotations or {},
+                policy,
+                min_count=max(group.spec.min_member, 1),
+                hold_timeout_s=HOLD_TIMEOUT_S if timeout_s is None else float(max(timeout_s, 0)),
+                min_resources=_min_resources(ref, group.spec.min_resources or {}),
+            )
         case Source.ANNOTATIONS:
             min_count = read_min_count(oldest.annotations, f"{oldest.name}, the oldest member,")
             return _options(oldest.annotations, policy, min_count=min_count)
@@ -143,6 +169,18 @@ def read_min_count(annotations: Mapping[str, str], whose: str) -> int:
     return value
 
 
+def _min_resources(ref: GangRef, wanted: Mapping[str, str | int]) -> dict[str, int]:
+    found = {}
+    for name, quantity in wanted.items():
+        try:
+            found[name] = resource_amount(name, str(quantity))
+        except QuantityError as error:
+            raise GangError(
+                f"minResources of the PodGroup {ref} ({ref.source.value}): {name}: {error}"
+            ) from error
+    return found
+
+
 def check_annotations(annotations: Mapping[str, str], policy: GangPolicy) -> list[str]:
     """Before there is a gang: raises GangError as `read_options` will. Returns what will be done otherwise
     than it is asked for."""
@@ -156,7 +194,13 @@ def check_annotations(annotations: Mapping[str, str], policy: GangPolicy) -> lis
 
 
 def _options(
-    annotations: Mapping[str, str], policy: GangPolicy, *, min_count: int, topology_key: str = ""
+    annotations: Mapping[str, str],
+    policy: GangPolicy,
+    *,
+    min_count: int,
+    topology_key: str = "",
+    hold_timeout_s: float = HOLD_TIMEOUT_S,
+    min_resources: Mapping[str, int] | None = None,
 ) -> GangOptions:
     strategy = _choice(annotations, STRATEGY, policy.default_strategy)
     if strategy not in policy.strategies:
@@ -165,13 +209,14 @@ def _options(
             f"annotation {STRATEGY}: {strategy.value} is none of the strategies ({allowed}) that "
             f"gangs.strategies of profile {policy.profile} allows; use one of these, or have it added there"
         )
-    hold_timeout_s = _seconds(annotations, HOLD_TIMEOUT, 60.0)
+    hold_timeout_s = _seconds(annotations, HOLD_TIMEOUT, hold_timeout_s)
     return GangOptions(
         min_count=min_count,
         strategy=strategy,
         topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
         hold_timeout_s=min(hold_timeout_s, policy.max_hold_timeout_s),
         conflict_mode=_choice(annotations, CONFLICT_MODE, ConflictMode.FIT),
+        min_resources=min_resources or {},
         on_member_loss=_choice(annotations, ON_MEMBER_LOSS, OnMemberLoss.REPLACE),
         delete_uncontrolled=_flag(annotations, DELETE_UNCONTROLLED),
     )

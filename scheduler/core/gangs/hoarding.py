@@ -146,6 +146,11 @@ class Hoarding:
         holding = next((h for h in self._holdings.values() if uid in h.holds), None)
         return self._release(holding, why) if holding is not None else []
 
+    def give_up_all(self, ref: GangRef, why: str) -> list[MemberOutcome]:
+        """The same for a gang."""
+        holding = self._holdings.get(ref)
+        return self._release(holding, why) if holding is not None else []
+
     def give_way(
         self, info: PodInfo, key: Key, name: str, within: Within | None
     ) -> tuple[Placement | None, list[MemberOutcome]]:
@@ -247,7 +252,7 @@ class Hoarding:
         holding = self._holdings.get(gang.ref) or Holding(gang, now + options.hold_timeout_s)
         holding.blocked = bool(outcomes)
         if not plan.found:
-            self._workspace.cost.infeasible[_NAME] += 1
+            self._workspace.infeasible(Strategy.HOARDING, planning)
             return outcomes
         new = {uid: Hold(pods[uid], node, now) for uid, node in plan.nodes.items()}
         bound = len(self._workspace.nodes_of(gang)) - len(holding.holds) - len(new)

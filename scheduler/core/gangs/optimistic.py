@@ -110,6 +110,17 @@ class Optimistic:
         for ref in [ref for ref in self._conflicts if not self._live.exists(ref)]:
             del self._conflicts[ref]
 
+    def give_up_all(self, ref: GangRef, why: str) -> list[MemberOutcome]:
+        """Ends the gang's claims; empty if it has none."""
+        claims = self._claims.pop(ref, None)
+        if claims is None:
+            return []
+        self._live.cost.rollbacks[_NAME] += 1
+        message = f"gang {ref} gave up its claims: {why}"
+        return [
+            MemberOutcome(claim.queued, Placement(None, message), retry=True) for claim in claims.values()
+        ]
+
     # ---- internals
 
     def _beside(self, transaction: _Transaction) -> Generator[bool, None, list[MemberOutcome] | None]:
@@ -213,7 +224,7 @@ class Optimistic:
 
     def _refused(self, transaction: _Transaction, placing: _Placing) -> list[MemberOutcome]:
         if not placing.planning.plan.found:
-            self._live.cost.infeasible[_NAME] += 1
+            self._live.infeasible(Strategy.OPTIMISTIC, placing.planning)
         return [
             self._live.refused(transaction.pods[member.info.uid], placing.planning)
             for member in placing.planning.members

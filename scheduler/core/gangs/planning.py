@@ -7,6 +7,7 @@ placed have chosen the domain for the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 from scheduler.core.gangs.domains import domain_mask, domains_to_try, values_of
 from scheduler.core.gangs.gang import GangOptions
@@ -43,25 +44,35 @@ class GangPlanning:
         if not key:
             self.plan = yield from self._attempt(lambda: None)
             return
-        nodes, best = self._state.nodes, Plan({})
+        nodes, best, spent = self._state.nodes, Plan({}), False
         values = list(dict.fromkeys(values_of(nodes, key, self._placed)))
         for value in values[:1] if self._placed else domains_to_try(nodes, key, self.members, self._need):
             plan = yield from self._attempt(_Domain(self._state, key, value))
             if plan.found:
                 self.plan = plan
                 return
+            spent = spent or plan.budget_spent
             if plan.reached >= best.reached:
                 best = plan
-        self.plan = best
+        self.plan = replace(best, budget_spent=spent)
 
     def message(self, uid: str) -> str:
         """Why the member was not placed, the plan having failed."""
-        plan = self.plan
-        own = plan.failures.get(uid) or next(iter(plan.failures.values()), Placement(None))
+        plan, own = self.plan, self.failure(uid)
         where = f" in any one {self.options.topology_key}" if self.options.topology_key else ""
         head = f"gang {self.ref}: {plan.reached} of at least {self._need} waiting members fit{where}"
         tail = " (the search for a plan was given up)" if plan.budget_spent else ""
         return f"{head}{tail}: {own.message}" if own.message else f"{head}{tail}."
+
+    def failure(self, uid: str) -> Placement:
+        """What keeps the member off, or the first one for which there was no place."""
+        failures = self.plan.failures
+        return failures.get(uid) or next(iter(failures.values()), Placement(None))
+
+    @property
+    def reached(self) -> int:
+        """So many members have places, or found some when they were placed in order."""
+        return len(self._placed) + (len(self.plan.nodes) or self.plan.reached)
 
     def _attempt(self, within: Callable[[], Within | None]) -> Generator[None, None, Plan]:
         planner = Planner(self.members, self._state, self._rooms, need=self._need, within=within)

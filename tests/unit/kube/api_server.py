@@ -54,6 +54,8 @@ class ApiServer:
     def __init__(self) -> None:
         self.port = 0
         self.pods: dict[tuple[str, str], Json] = {}
+        self.groups: Store = {}
+        """Kubernetes' own PodGroups."""
         self.events: dict[tuple[str, str], Json] = {}
         self.leases: dict[tuple[str, str], Json] = {}
         self.config_maps: dict[tuple[str, str], Json] = {}
@@ -234,6 +236,8 @@ class ApiServer:
                 return self._bind(namespace, name, json.loads(body))
             case "PATCH", ["api", "v1", "namespaces", namespace, "pods", name, "status"]:
                 return self._patch(namespace, name, json.loads(body), request.content_type)
+            case "PATCH", ["apis", _, _, "namespaces", namespace, "podgroups", name, "status"]:
+                return self._patch_group(namespace, name, json.loads(body))
             case "DELETE", ["api", "v1", "namespaces", namespace, "pods", name]:
                 return self._delete(namespace, name, json.loads(body))
             case "GET", ["api", "v1", "persistentvolumes", name]:
@@ -291,6 +295,25 @@ class ApiServer:
         pod = self.modify_pod(name, namespace=namespace)
         self.patches.append(patch)
         return _json(pod)
+
+    def _patch_group(self, namespace: str, name: str, patch: Json) -> web.Response:
+        """Conditions are merged by type, as far as a strategic merge patch names their fields."""
+        group = self.groups.get((namespace, name))
+        if group is None:
+            return _status(404, "NotFound", f'podgroups.scheduling.k8s.io "{name}" not found')
+        metadata = group["metadata"]
+        if any(patch["metadata"].get(key) not in (None, metadata[key]) for key in ("uid", "resourceVersion")):
+            return _status(409, "Conflict", "the object has been modified")
+        conditions = group.setdefault("status", {}).setdefault("conditions", [])
+        for new in patch["status"]["conditions"]:
+            old = next((c for c in conditions if c["type"] == new["type"]), None)
+            if old is None:
+                conditions.append(new)
+            else:
+                old.update(new)
+        metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
+        self.patches.append(patch)
+        return _json(group)
 
     def _delete(self, namespace: str, name: str, options: Json) -> web.Response:
         pod = self.pods.get((namespace, name))

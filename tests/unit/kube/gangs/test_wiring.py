@@ -252,6 +252,64 @@ async def test_a_native_group_is_told_that_it_was_placed(scheduler: Scheduler, u
     assert len(scheduler.bound) == 2
 
 
+async def test_a_native_group_is_told_why_it_is_not_placed(
+    scheduler: Scheduler, api: ApiServer, until: Until
+) -> None:
+    await scheduler.lead()
+    scheduler.node("n", "1Gi")
+    spec = {"schedulingPolicy": {"gang": {"minCount": 2}}}
+    group = {"metadata": {"name": "g", "namespace": "default", "resourceVersion": "1"}, "spec": spec}
+    scheduler.loop.upsert_object(msgspec.convert(group, PodGroup))
+    for name in ("a", "b"):
+        scheduler.pod(name, gang="", **{"min-count": ""})
+        api.pods["default", name]["spec"]["schedulingGroup"] = {"podGroupName": "g"}
+        scheduler.see(name)
+    await until(lambda: scheduler.groups.not_placed)
+    [(name, reason, message), *_] = scheduler.groups.not_placed
+    assert (name, reason) == ("g", "Unschedulable")
+    assert message.startswith("minCount (2) cannot be satisfied: 1 scheduled, 0 remaining, 0/1 nodes are")
+
+
+async def test_a_member_that_differs_gets_an_event(
+    scheduler: Scheduler, api: ApiServer, until: Until
+) -> None:
+    await scheduler.lead()
+    scheduler.pod("a")
+    scheduler.pod("b", **{"hold-timeout": "5m"})
+    await until(lambda: api.events)
+    [event] = [e for e in api.events.values() if e["reason"] == "GangOptionsDiffer"]
+    assert event["type"] == "Warning"
+    assert "annotation wholepod.io/hold-timeout" in event["note"]
+
+
+async def test_what_a_gang_asks_for_is_frozen_while_it_is_bound(
+    scheduler: Scheduler, api: ApiServer, until: Until
+) -> None:
+    def group(min_count: int) -> PodGroup:
+        spec = {"schedulingPolicy": {"gang": {"minCount": min_count}}}
+        metadata = {"name": "g", "namespace": "default", "resourceVersion": str(min_count)}
+        return msgspec.convert({"metadata": metadata, "spec": spec}, PodGroup)
+
+    await scheduler.lead()
+    scheduler.node("n", "4Gi")
+    for name in ("a", "b"):
+        scheduler.pod(name, gang="", **{"min-count": ""})
+        api.pods["default", name]["spec"]["schedulingGroup"] = {"podGroupName": "g"}
+        scheduler.see(name)
+    fault = api.fault("POST .*/b/binding", times=1000, status=403, reason="Forbidden", message="not now")
+    scheduler.loop.upsert_object(group(2))
+    await until(lambda: fault.times < 1000)
+    scheduler.loop.upsert_object(group(3))
+    book = scheduler.engine.gangs.book
+    gang = book.named(GangRef(Source.NATIVE, "default", "g"))
+    assert gang is not None
+    assert book.options(gang).min_count == 2
+    fault.times = 0
+    await until(lambda: scheduler.ended("complete"))
+    assert len(scheduler.bound) == 2
+    assert book.options(gang).min_count == 3
+
+
 async def test_the_next_leader_completes_what_was_begun(
     scheduler: Scheduler, api: ApiServer, client: KubeClient, until: Until
 ) -> None:
