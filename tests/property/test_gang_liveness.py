@@ -19,7 +19,7 @@ from scheduler.core.gangs.gang import GangPolicy, Strategy
 from scheduler.core.gangs.reservation import LOOK_AGAIN_S, RETRY_S
 from scheduler.core.gangs.shortage import LOOK_EVERY_S
 from scheduler.core.queue import MAX_BACKOFF_S
-from tests.builders import Clock, PodBuilder, make_engine, make_node, make_pod
+from tests.builders import Clock, PodBuilder, make_engine, make_node, make_pod, make_profile
 
 STRATEGIES = [strategy.value for strategy in Strategy]
 STARVATION_AFTER_S = GangPolicy().starvation_after_s
@@ -39,7 +39,8 @@ class Cluster:
     bound_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.engine = make_engine(self.clock)
+        profile = make_profile(gangs={"maxHeldFraction": {"namespace": 1, "cluster": 1}})
+        self.engine = make_engine(self.clock, profile)
         for i in range(self.nodes):
             node = make_node(f"n{i}").allocatable(memory=f"{self.slots}Gi", cpu="1000", pods="1000")
             self.engine.upsert_node(node.obj())

@@ -331,7 +331,8 @@ class GangDispatch:
             return f"gang {gang.ref} has lost members; it may be started anew"
         if self._strategies[options.strategy].wants(gang.existing, options):
             return ""
-        return f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
+        lacks = f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
+        return lacks + gang.hint
 
     def _review(self, gang: Gang, uid: str | None = None) -> None:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""

@@ -40,7 +40,9 @@ apiVersion: wholepod.io/v1alpha1
 kind: SchedulerConfiguration
 profiles:
 - schedulerName: wholepod
-  gangs: {{starvationAfter: {after_s}s}}
+  gangs:
+    starvationAfter: {after_s}s
+    maxHeldFraction: {{namespace: 1, cluster: 1}}
 """
 
 
