@@ -428,8 +428,10 @@ class GangDispatch:
             options = self.book.options_to_plan(gang)
         except GangError:
             return None
+        if gang.existing < options.min_count:
+            return None
         lacking = options.min_count - len(self._workspace.nodes_of(gang))
-        return (options, lacking) if lacking > 0 and gang.existing >= options.min_count else None
+        return (options, lacking) if lacking > 0 else None
 
     def _wanting(self, ref: GangRef) -> Wanting | None:
         gang = self.book.named(ref)

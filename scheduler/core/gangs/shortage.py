@@ -36,6 +36,9 @@ Seniority = tuple[int, str, str]
 Kinds = tuple[tuple[tuple[tuple[str, int], ...], int], ...]
 """(requests of a pod, how many such pods), of all members that wait."""
 
+_Free = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""int64[resources, n]: room on each node; int64[n]: for so many pods."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Short:
@@ -76,7 +79,7 @@ class Shortage:
             wanting.options.topology_key,
             hoards=wanting.options.strategy is Strategy.HOARDING,
         )
-        if anyway or not self._has_room(short, yielded=short.hoards):
+        if anyway or not self._suffices(short, self._free(), yielded=short.hoards):
             self._short[ref] = short
 
     def served(self, ref: GangRef) -> None:
@@ -93,7 +96,10 @@ class Shortage:
         senior = sorted(self._short, key=lambda ref: self._short[ref].seniority)[:GANGS_AT_ONCE]
         # Of those that block each other it is the most senior one that gets on.
         first = next((ref for ref in senior if self._short[ref].hoards), None)
-        found = next((ref for ref in senior if self._has_room(self._short[ref], yielded=ref == first)), None)
+        free = self._free()
+        found = next(
+            (ref for ref in senior if self._suffices(self._short[ref], free, yielded=ref == first)), None
+        )
         if found is not None:
             del self._short[found]
             self._next_look = now
@@ -105,18 +111,26 @@ class Shortage:
 
     # ---- internals
 
-    def _has_room(self, short: _Short, *, yielded: bool) -> bool:
-        """Whether there could be enough for what the gang lacks, if room were all that counts. `yielded`:
-        with what others hold and would have to give up."""
+    def _free(self) -> _Free:
         nodes, n = self._state.nodes, len(self._state.nodes)
-        free = nodes.allocatable[:, :n] - nodes.requested[:, :n]
-        slots: NDArray[np.int64] = np.subtract(nodes.pod_limit[:n], nodes.pod_count[:n], dtype=np.int64)
-        for node, info in self._yielding(short.seniority) if yielded else ():
+        slots = np.subtract(nodes.pod_limit[:n], nodes.pod_count[:n], dtype=np.int64)
+        return nodes.allocatable[:, :n] - nodes.requested[:, :n], slots
+
+    def _with_yielded(self, short: _Short, free: _Free) -> _Free:
+        """And what others hold and would have to give up."""
+        nodes, (room, slots) = self._state.nodes, (free[0].copy(), free[1].copy())
+        for node, info in self._yielding(short.seniority):
             row = nodes.row_of.get(node)
             if row is not None:
                 slots[row] += 1
                 for resource, amount in info.usage.items():
-                    free[nodes.resources[resource], row] += amount
+                    room[nodes.resources[resource], row] += amount
+        return room, slots
+
+    def _suffices(self, short: _Short, free: _Free, *, yielded: bool) -> bool:
+        """Whether there could be enough for what the gang lacks, if room were all that counts."""
+        nodes, n = self._state.nodes, len(self._state.nodes)
+        room, slots = self._with_yielded(short, free) if yielded else free
         groups: NDArray[np.int32] = np.zeros(n, np.int32)
         if short.topology_key:
             groups = nodes.label_column(short.topology_key).ids[:n]
@@ -127,7 +141,7 @@ class Shortage:
                 continue  # no node has any of it
             copies = slots.copy()
             for i, amount in amounts:
-                np.minimum(copies, free[i] // amount, out=copies)
+                np.minimum(copies, room[i] // amount, out=copies)
             np.maximum(copies, 0, out=copies)
             fit += np.minimum(np.bincount(groups, weights=copies, minlength=len(fit)), count)
         return bool(fit.max(initial=0) >= short.need)
