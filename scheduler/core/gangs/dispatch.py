@@ -86,11 +86,8 @@ class GangDispatch:
             Strategy.OPTIMISTIC: self.optimistic,
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
-<<<<<<< HEAD
-        self._shortage = Shortage(state, clock, self._wanting, self.hoarding.yielding_to)
-=======
+        self._shortage = Shortage(state, queue, self.book, clock, self._wanting, self.hoarding)
         self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
->>>>>>> main
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
@@ -297,11 +294,7 @@ class GangDispatch:
             self._settle(self.hoarding.expired())
         for node in self.reservations.look():
             self._on_freed(node)
-        for ref in self.hoarding.take_freed():
-            self._shortage.failed(ref, anyway=True)
-        enough = self._shortage.look()
-        if enough is not None:
-            self._try_now(enough)
+        self._shortage.look()
         self.accounts.look()
 
     def next_decided(self) -> MemberOutcome | None:
@@ -414,14 +407,6 @@ class GangDispatch:
                     grown[gang.ref] = grown.get(gang.ref, False) or outcome.tentative
         for ref, more in grown.items():
             self._shortage.failed(ref, anyway=more)
-
-    def _try_now(self, ref: GangRef) -> None:
-        """There is room that was missing when the gang was tried last."""
-        gang = self.book.named(ref)
-        for uid in gang.members if gang is not None else ():
-            queued = self._queue.get(uid)
-            if queued is not None and queued.place in (Place.BACKOFF, Place.UNSCHEDULABLE):
-                self._queue.activate(queued, "GangRoom")
 
     def _has_new_terms(self, gang: Gang) -> bool:
         """Whether it asks for anything else than when it was planned last."""

@@ -13,17 +13,18 @@ when it is tried (see `hoarding`): that is how a deadlock is noticed that came a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.core.gangs.book import GangBook
 from scheduler.core.gangs.gang import Strategy
-from scheduler.core.gangs.hoarding import seniority
+from scheduler.core.gangs.hoarding import Hoarding, seniority
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.reservation import Wanting
-from scheduler.core.pod_info import PodInfo
+from scheduler.core.queue import Place, SchedulingQueue
 from scheduler.core.state import ClusterState
 
 LOOK_EVERY_S = 0.5
@@ -50,17 +51,19 @@ class _Short:
 
 
 class Shortage:
-    """`wanting` as for `Reservations`. `yielding`: (node, pod) of room that is held by others and goes to a
-    hoarding gang of this seniority if it needs it."""
+    """`wanting` as for `Reservations`."""
 
     def __init__(
         self,
         state: ClusterState,
+        queue: SchedulingQueue,
+        book: GangBook,
         clock: Callable[[], float],
         wanting: Callable[[GangRef], Wanting | None],
-        yielding: Callable[[Seniority], Iterable[tuple[str, PodInfo]]],
+        hoarding: Hoarding,
     ) -> None:
-        self._state, self._clock, self._wanting, self._yielding = state, clock, wanting, yielding
+        self._state, self._queue, self._book, self._clock = state, queue, book, clock
+        self._wanting, self._hoarding = wanting, hoarding
         self._short: dict[GangRef, _Short] = {}
         self._next_look = clock()
 
@@ -86,12 +89,13 @@ class Shortage:
         """The gang has what it needs, or is gone."""
         self._short.pop(ref, None)
 
-    def look(self) -> GangRef | None:
-        """The most senior gang for which there is room now, once; the next one is for the next look, as this
-        one may take it. Cheap when it is not time."""
+    def look(self) -> None:
+        """Has the most senior gang tried for which there is room now. Cheap when it is not time."""
+        for ref in self._hoarding.take_freed():
+            self.failed(ref, anyway=True)
         now = self._clock()
         if not self._short or now < self._next_look:
-            return None
+            return
         self._next_look = now + LOOK_EVERY_S
         senior = sorted(self._short, key=lambda ref: self._short[ref].seniority)[:GANGS_AT_ONCE]
         # Of those that block each other it is the most senior one that gets on.
@@ -102,14 +106,21 @@ class Shortage:
         )
         if found is not None:
             del self._short[found]
-            self._next_look = now
-        return found
+            self._next_look = now  # there may be room for others, too
+            self._try_now(found)
 
     def next_due(self) -> float | None:
         """When `look` may have something to do."""
         return self._next_look if self._short else None
 
     # ---- internals
+
+    def _try_now(self, ref: GangRef) -> None:
+        gang = self._book.named(ref)
+        for uid in gang.members if gang is not None else ():
+            queued = self._queue.get(uid)
+            if queued is not None and queued.place in (Place.BACKOFF, Place.UNSCHEDULABLE):
+                self._queue.activate(queued, "GangRoom")
 
     def _free(self) -> _Free:
         nodes, n = self._state.nodes, len(self._state.nodes)
@@ -119,7 +130,7 @@ class Shortage:
     def _with_yielded(self, short: _Short, free: _Free) -> _Free:
         """And what others hold and would have to give up."""
         nodes, (room, slots) = self._state.nodes, (free[0].copy(), free[1].copy())
-        for node, info in self._yielding(short.seniority):
+        for node, info in self._hoarding.yielding_to(short.seniority):
             row = nodes.row_of.get(node)
             if row is not None:
                 slots[row] += 1
