@@ -23,7 +23,7 @@ _SEED = 1
 _BATCH_HOUR = (3600.0, 7200.0)
 _BATCH_SHARE = 0.25
 _BATCH_NODES = 6
-_WAGAP_DAYS = 45
+_WAGAP_DAYS = 20
 _WAGAP_NODES = ((14, WAGAP_NODE), (34, WAGAP_SMALL_NODE))
 """7 in 10 of those in the log, so that there is something to wait for."""
 
@@ -78,7 +78,7 @@ def _batch(jobs: list[Job]) -> list[Job]:
 
 
 def _wagap(jobs: list[Job]) -> list[Job]:
-    """The first half of the log, in which most of its gangs are."""
+    """The first twenty days of the log."""
     return [job for job in _from_zero(jobs) if job.submitted_s < _WAGAP_DAYS * 86_400]
 
 
