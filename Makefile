@@ -68,6 +68,11 @@ parity-full: environment ## The same with ten times as many clusters (an hour or
 faults: environment ## Run the property tests for much longer
 	@$(RUN) pytest --hypothesis-profile=faults tests/property $(ARGS)
 
+.PHONY: faults-real
+faults-real: environment ## Kill, stop and cut off Wholepod at every step of a gang's commit, on a real API server (half an hour)
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.faults $(ARGS)
+
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler
 	@$(RUN) python -m tests.bench.throughput $(ARGS)
@@ -77,6 +82,11 @@ bench-preemption: environment ## Compare preemption's victims and broken budgets
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.bench.preemption $(ARGS)
 
+.PHONY: bench-gang-liveness
+bench-gang-liveness: environment ## See whether gangs that block or starve each other get on, and on kube-scheduler
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.gang_liveness $(ARGS)
+
 .PHONY: bench-shapes
 bench-shapes: environment ## Compare throughput with kube-scheduler on the workloads of its own benchmark
 	@$(RUN) python -m tests.bench.shapes $(ARGS)
@@ -84,6 +94,10 @@ bench-shapes: environment ## Compare throughput with kube-scheduler on the workl
 .PHONY: bench-gangs
 bench-gangs: environment ## Compare throughput and CPU with kube-scheduler on gangs
 	@$(RUN) python -m tests.bench.gangs $(ARGS)
+
+.PHONY: bench-conflicts
+bench-conflicts: environment ## Measure how long single pods wait while large optimistic gangs are planned
+	@$(RUN) python -m tests.bench.conflicts $(ARGS)
 
 .PHONY: bench-decisions
 bench-decisions: environment ## Measure decisions alone, without an API server

@@ -24,9 +24,6 @@ HOLD_TIMEOUT = "wholepod.io/hold-timeout"
 CONFLICT_MODE = "wholepod.io/conflict-mode"
 ON_MEMBER_LOSS = "wholepod.io/on-member-loss"
 DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
-OPTIONS = (STRATEGY, TOPOLOGY_KEY, HOLD_TIMEOUT, CONFLICT_MODE, ON_MEMBER_LOSS, DELETE_UNCONTROLLED)
-"""Annotations of the group's object, or of the pods where there is none."""
-
 OPTIONS = (
     MIN_COUNT,
     STRATEGY,
@@ -36,7 +33,7 @@ OPTIONS = (
     ON_MEMBER_LOSS,
     DELETE_UNCONTROLLED,
 )
-"""All of them."""
+"""Annotations of the group's object, or of the pods where there is none; `MIN_COUNT` of pods alone."""
 
 HOLD_TIMEOUT_S = 60.0
 """Of gangs that ask for no other."""
