@@ -47,6 +47,8 @@ class MemberOutcome:
     """It has a node only as long as the strategy wants: there is nothing to bind yet."""
     retry: bool = False
     """It has none, and is tried again after its backoff, whatever happens meanwhile."""
+    again: bool = False
+    """It has none, and is tried again at once: there is nothing to tell."""
     volumes: VolumePlan | None = None
     """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None

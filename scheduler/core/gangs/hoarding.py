@@ -28,8 +28,6 @@ from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key
 from scheduler.core.queue import QueuedPod
 
-_NAME = Strategy.HOARDING.value
-
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -43,8 +41,8 @@ class Hold:
 class Holding:
     """All that one gang holds."""
 
-    def __init__(self, gang: Gang, ends: float) -> None:
-        self.gang, self.ends = gang, ends
+    def __init__(self, gang: Gang, ends: float, strategy: Strategy) -> None:
+        self.gang, self.ends, self.strategy = gang, ends, strategy.value
         self.holds: dict[str, Hold] = {}
         self.blocked = False
         """Whether members of it that exist found no room at the last attempt."""
@@ -94,11 +92,26 @@ class Hoarding:
             planning, wounded = yield from self._plan_without_juniors(gang, options, waiting, planning)
         return self._conclude(gang, options, pods, planning) + wounded
 
+    def holds_for(self, ref: GangRef) -> bool:
+        return ref in self._holdings
+
+    def may_hold(self, ref: GangRef) -> bool:
+        """Not while it waits for the gang that it gave up its holds for."""
+        return ref not in self._losers
+
+    def hold(
+        self, gang: Gang, options: GangOptions, nodes: Mapping[str, str], pods: Mapping[str, QueuedPod]
+    ) -> list[MemberOutcome]:
+        """Holds members that are assumed already, for a gang that holds nothing."""
+        now = self._workspace.clock()
+        holding = Holding(gang, now + options.hold_timeout_s, options.strategy)
+        return self._add(holding, {uid: Hold(pods[uid], node, now) for uid, node in nodes.items()})
+
     def drop(self, uid: str) -> None:
         for ref, holding in list(self._holdings.items()):
             hold = holding.holds.pop(uid, None)
             if hold is not None:
-                self._count(hold, "wasted")
+                self._count(holding, hold, "wasted")
                 self._workspace.on_released(hold.node, hold.queued.info)
                 if not holding.holds:
                     del self._holdings[ref]
@@ -186,9 +199,9 @@ class Hoarding:
         if not found:
             return None
         for hold in holding.holds.values():
-            self._count(hold, "wasted")
+            self._count(holding, hold, "wasted")
             self._workspace.on_released(hold.node, hold.queued.info)
-        self._workspace.cost.rollbacks[_NAME] += 1
+        self._workspace.cost.rollbacks[holding.strategy] += 1
         holding.holds.clear()
         return planning
 
@@ -236,16 +249,22 @@ class Hoarding:
             for member in planning.members
             if member.info.uid not in plan.nodes
         ]
-        holding = self._holdings.get(gang.ref) or Holding(gang, now + options.hold_timeout_s)
+        holding = self._holdings.get(gang.ref)
+        holding = holding or Holding(gang, now + options.hold_timeout_s, options.strategy)
         holding.blocked = bool(outcomes)
         if not plan.found:
-            self._workspace.infeasible(Strategy.HOARDING, planning)
+            self._workspace.infeasible(options.strategy, planning)
             return outcomes
         new = {uid: Hold(pods[uid], node, now) for uid, node in plan.nodes.items()}
         bound = len(self._workspace.nodes_of(gang)) - len(holding.holds) - len(new)
         if bound + len(holding.holds) + len(new) >= options.min_count:
             holding.holds |= new
             return outcomes + self._commit(holding, options, bound)
+        return outcomes + self._add(holding, new)
+
+    def _add(self, holding: Holding, new: Mapping[str, Hold]) -> list[MemberOutcome]:
+        """As far as the caps allow; the others get their rooms back."""
+        gang, outcomes = holding.gang, []
         caps = HoldCaps(self._workspace.state.nodes, self._workspace.policy(gang), self._holdings.values())
         for uid, hold in new.items():
             why = caps.refuse(gang.ref, hold.queued.info)
@@ -265,9 +284,9 @@ class Hoarding:
         commit = None
         if bound < options.min_count:
             commit = GangCommit(holding.gang.ref, options.min_count, bound, nodes)
-            self._workspace.cost.commits[_NAME] += 1
+            self._workspace.cost.commits[holding.strategy] += 1
         for hold in holding.holds.values():
-            self._count(hold, "used")
+            self._count(holding, hold, "used")
         self._holdings.pop(holding.gang.ref, None)
         self._losers = {loser: w for loser, w in self._losers.items() if w != holding.gang.ref}
         return [
@@ -278,9 +297,9 @@ class Hoarding:
         """Ends all the gang's holds: a part of them is of no use to it."""
         del self._holdings[holding.gang.ref]
         self._lift(holding)
-        self._workspace.cost.rollbacks[_NAME] += 1
+        self._workspace.cost.rollbacks[holding.strategy] += 1
         for hold in holding.holds.values():
-            self._count(hold, "wasted")
+            self._count(holding, hold, "wasted")
             self._workspace.on_released(hold.node, hold.queued.info)
         message = f"gang {holding.gang.ref} gave up what it held: {why}"
         return [
@@ -311,10 +330,10 @@ class Hoarding:
     def _on(self, node: str) -> list[Holding]:
         return [h for h in self._holdings.values() if any(hold.node == node for hold in h.holds.values())]
 
-    def _count(self, hold: Hold, outcome: str) -> None:
+    def _count(self, holding: Holding, hold: Hold, outcome: str) -> None:
         seconds = self._workspace.clock() - hold.since
         held = int(held_bytes(hold.queued.info) * seconds)
-        self._workspace.cost.held_byte_seconds[_NAME, outcome] += held
+        self._workspace.cost.held_byte_seconds[holding.strategy, outcome] += held
 
     def _forget_winners(self) -> None:
         """A gang without members can't win any more."""

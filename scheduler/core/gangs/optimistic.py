@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.commit import GangCommit
-from scheduler.core.gangs.gang import ConflictMode, GangOptions, Strategy
+from scheduler.core.gangs.gang import ConflictMode, GangOptions, Strategy, TransactionMode
+from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.planning import GangPlanning
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rooms import Rooms
@@ -64,8 +65,9 @@ class Optimistic:
 
     beside = True
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._live = workspace
+    def __init__(self, workspace: Workspace, hoarding: Hoarding) -> None:
+        """`hoarding`: holds what mode `incremental` keeps."""
+        self._live, self._hoarding = workspace, hoarding
         self._claims: dict[GangRef, dict[str, Claim]] = {}
         self._conflicts: Counter[GangRef] = Counter()
         """In a row, at the commit."""
@@ -81,6 +83,8 @@ class Optimistic:
         return existing >= 1
 
     def attempt(self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]) -> Attempt:
+        if self._hoarding.holds_for(gang.ref):
+            return (yield from self._hoarding.attempt(gang, options, waiting))
         new = {pod.info.uid: pod for pod in waiting}
         claims = {u: claim for u, claim in self._claims.pop(gang.ref, {}).items() if u not in new}
         pods = {uid: claim.queued for uid, claim in claims.items()} | new
@@ -142,14 +146,22 @@ class Optimistic:
         finally:
             placing.give_back()
         nodes = placing.nodes
-        if not self._is_complete(transaction, nodes):
+        complete = self._is_complete(transaction, nodes)
+        if not complete and not (transaction.lost and self._is_incremental(transaction)):
             return self._claim(transaction, placing, generation)
         validation = Validation(
             self._live.state, self._live.rooms, lambda node: has_changed(self._live.state, node, generation)
         )
-        if self._commit_holds(transaction, nodes, validation, generation):
+        if complete and self._commit_holds(transaction, nodes, validation, generation):
             return self._commit(transaction, placing)
         validation.give_back()
+        if self._is_incremental(transaction):
+            outcomes = self._hold_what_holds(transaction, nodes, validation, generation)
+            if outcomes is not None:
+                self._live.cost.conflicts[_NAME] += complete
+                return outcomes
+            if not complete:
+                return self._claim(transaction, placing, generation)
         transaction.claims = {}
         self._conflicts[transaction.gang.ref] += 1
         self._live.cost.conflicts[_NAME] += 1
@@ -197,6 +209,38 @@ class Optimistic:
             return False
         planned = [(self._live.member(transaction.pods[uid]), node) for uid, node in nodes.items()]
         return _at_once(validation.steps(planned))
+
+    def _is_incremental(self, transaction: _Transaction) -> bool:
+        """Whether members may be held: it is that kind of gang, and none is missing."""
+        gang, options = transaction.gang, transaction.options
+        return (
+            options.transaction is TransactionMode.INCREMENTAL
+            and gang.existing >= options.min_count
+            and self._hoarding.may_hold(gang.ref)
+        )
+
+    def _hold_what_holds(
+        self,
+        transaction: _Transaction,
+        nodes: Mapping[str, str],
+        validation: Validation,
+        generation: int,
+    ) -> list[MemberOutcome] | None:
+        """Members without a conflict are held, and the others tried again at once, by `hoarding`; None if
+        there are none."""
+        gang, options, pods = transaction.gang, transaction.options, transaction.pods
+        if options.conflict_mode is ConflictMode.SEQUENCE:
+            state = self._live.state
+            nodes = {uid: node for uid, node in nodes.items() if not has_changed(state, node, generation)}
+        places = [*self._live.nodes_of(gang), *nodes.values()]
+        if not in_one_domain(self._live.state, options.topology_key, places):
+            return None
+        _at_once(validation.steps([(self._live.member(pods[uid]), node) for uid, node in nodes.items()]))
+        if not validation.taken:
+            return None
+        outcomes = self._hoarding.hold(gang, options, validation.taken, pods)
+        rest = [pod for uid, pod in pods.items() if uid not in validation.taken]
+        return outcomes + [MemberOutcome(pod, Placement(None), again=True) for pod in rest]
 
     def _commit(self, transaction: _Transaction, placing: _Placing) -> list[MemberOutcome]:
         """The members are assumed on the live state."""
