@@ -104,6 +104,11 @@ class Workspace:
         pods = self.state.pods
         return [pods[uid].node for uid in gang.members if uid in pods and gang.stays(uid)]
 
+    def needs(self, gang: Gang, options: GangOptions) -> list[int]:
+        """How many waiting members to find places for: all that it lacks, if they exist, or else any."""
+        lacking = options.min_count - len(self.nodes_of(gang))
+        return [lacking, 1] if lacking > 1 and gang.existing >= options.min_count else [1]
+
     def planning(
         self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int
     ) -> GangPlanning:

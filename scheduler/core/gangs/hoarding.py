@@ -5,7 +5,7 @@ that nobody uses, and gangs that hold what others need. Three rules bound it. A 
 priority and ends after `hold-timeout`. A gang one of whose members does not fit beside its own holds is
 planned anew as a whole. And of gangs that block each other, each holding what the other lacks, the
 senior one makes the juniors give up (wound-wait): seniority is priority, then age, so somebody always
-gets on, and who gave up may not hold again until the winner has what it needs.
+gets on, and who gave up may not hold again until the winner has what it needs, or has given up itself.
 """
 
 from __future__ import annotations
@@ -83,10 +83,7 @@ class Hoarding:
         holding = self._holdings.get(gang.ref)
         pods = {h.queued.info.uid: h.queued for h in holding.holds.values()} if holding is not None else {}
         pods |= {pod.info.uid: pod for pod in waiting}
-        planning = self._workspace.planning(gang, options, waiting, need=1)
-        yield from planning.steps()
-        if not planning.plan.found and holding is not None:
-            planning = (yield from self._plan_anew(gang, options, waiting)) or planning
+        planning = yield from self._plan(gang, options, waiting)
         wounded: list[MemberOutcome] = []
         if not planning.plan.found:
             planning, wounded = yield from self._plan_without_juniors(gang, options, waiting, planning)
@@ -181,8 +178,21 @@ class Hoarding:
 
     # ---- internals
 
-    def _plan_anew(
+    def _plan(
         self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]
+    ) -> Generator[None, None, GangPlanning]:
+        """Beside what the gang holds or, if there is no room for that, the whole gang anew."""
+        for need in self._workspace.needs(gang, options):
+            planning = self._workspace.planning(gang, options, waiting, need=need)
+            yield from planning.steps()
+            if not planning.plan.found and gang.ref in self._holdings:
+                planning = (yield from self._plan_anew(gang, options, waiting, need)) or planning
+            if planning.plan.found:
+                break
+        return planning
+
+    def _plan_anew(
+        self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod], need: int
     ) -> Generator[None, None, GangPlanning | None]:
         """The whole gang, as if it held nothing; None, with all holds as they were, if it can't grow so."""
         holding = self._holdings[gang.ref]
@@ -190,7 +200,7 @@ class Hoarding:
         self._lift(holding)
         found = False
         try:
-            planning = self._workspace.planning(gang, options, everybody, need=len(holding.holds) + 1)
+            planning = self._workspace.planning(gang, options, everybody, need=len(holding.holds) + need)
             yield from planning.steps()
             found = planning.plan.found
         finally:
@@ -218,13 +228,9 @@ class Hoarding:
             return failed, []
         for junior in juniors:
             self._lift(junior)
-        own = self._holdings.get(gang.ref)
         planning, found = failed, False
         try:
-            planning = self._workspace.planning(gang, options, waiting, need=1)
-            yield from planning.steps()
-            if not planning.plan.found and own is not None:
-                planning = (yield from self._plan_anew(gang, options, waiting)) or planning
+            planning = yield from self._plan(gang, options, waiting)
             found = planning.plan.found
         finally:
             wounded = [junior for junior in juniors if not self._put_back(junior)] if found else []
@@ -277,6 +283,8 @@ class Hoarding:
         self._holdings.pop(gang.ref, None)
         if holding.holds:
             self._holdings[gang.ref] = holding
+        else:
+            self._let_losers_go(gang.ref)
         return outcomes
 
     def _commit(self, holding: Holding, options: GangOptions, bound: int) -> list[MemberOutcome]:
@@ -288,14 +296,16 @@ class Hoarding:
         for hold in holding.holds.values():
             self._count(holding, hold, "used")
         self._holdings.pop(holding.gang.ref, None)
-        self._losers = {loser: w for loser, w in self._losers.items() if w != holding.gang.ref}
+        self._let_losers_go(holding.gang.ref)
         return [
             MemberOutcome(hold.queued, Placement(hold.node), commit=commit) for hold in holding.holds.values()
         ]
 
     def _release(self, holding: Holding, why: str) -> list[MemberOutcome]:
-        """Ends all the gang's holds: a part of them is of no use to it."""
+        """Ends all the gang's holds: a part of them is of no use to it. Whoever gave way to it need not wait
+        any longer, as its other members may never come."""
         del self._holdings[holding.gang.ref]
+        self._let_losers_go(holding.gang.ref)
         self._lift(holding)
         self._workspace.cost.rollbacks[holding.strategy] += 1
         for hold in holding.holds.values():
@@ -334,6 +344,9 @@ class Hoarding:
         seconds = self._workspace.clock() - hold.since
         held = int(held_bytes(hold.queued.info) * seconds)
         self._workspace.cost.held_byte_seconds[holding.strategy, outcome] += held
+
+    def _let_losers_go(self, winner: GangRef) -> None:
+        self._losers = {loser: w for loser, w in self._losers.items() if w != winner}
 
     def _forget_winners(self) -> None:
         """A gang without members can't win any more."""

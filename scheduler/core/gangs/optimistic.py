@@ -293,18 +293,21 @@ class _Placing:
         good = yield from self._take_up()
         transaction.lost |= len(good) < len(transaction.claims)
         transaction.claims = {uid: claim for uid, claim in transaction.claims.items() if uid in good}
-        rest = [pod for uid, pod in pods.items() if uid not in good]
-        self.planning = workspace.planning(gang, options, rest, need=1)
-        yield from self.planning.steps()
-        if not self.planning.plan.found and good:
-            self.give_back()
-            anew = workspace.planning(gang, options, list(pods.values()), need=len(good) + 1)
-            yield from anew.steps()
-            if anew.plan.found:
-                workspace.cost.rollbacks[_NAME] += 1
-                self.planning, good = anew, {}
-            else:
-                good = yield from self._take_up()
+        for need in workspace.needs(gang, options):
+            rest = [pod for uid, pod in pods.items() if uid not in good]
+            self.planning = workspace.planning(gang, options, rest, need=need)
+            yield from self.planning.steps()
+            if not self.planning.plan.found and good:
+                self.give_back()
+                anew = workspace.planning(gang, options, list(pods.values()), need=len(good) + need)
+                yield from anew.steps()
+                if anew.plan.found:
+                    workspace.cost.rollbacks[_NAME] += 1
+                    self.planning, good = anew, {}
+                else:
+                    good = yield from self._take_up()
+            if self.planning.plan.found:
+                break
         self.nodes = good | self.planning.plan.nodes
 
     def give_back(self) -> None:
