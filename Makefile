@@ -93,6 +93,10 @@ bench-decisions: environment ## Measure decisions alone, without an API server
 bench-packing: environment ## Compare packing with simple policies on real traces
 	@$(RUN) python -m tests.bench.packing $(ARGS)
 
+.PHONY: chart
+chart: environment ## Write what is generated of the Helm chart: the schema of its values
+	@$(RUN) python -m tests.chart.schema
+
 .PHONY: clean
 clean: ## Remove the environment and all caches of this folder (built programs are kept)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

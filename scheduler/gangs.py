@@ -111,6 +111,11 @@ class Gangs:
         return len(self._binding) + sum(len(b.members) for b in (*gathered, *self._batches.values()))
 
     @property
+    def binds_under_way(self) -> int:
+        """Members whose binds the writer has."""
+        return self._committer.binds_under_way if self._committer is not None else 0
+
+    @property
     def committing(self) -> frozenset[GangRef]:
         """Gangs that are being bound, or whose members' volumes are made ready for it."""
         return frozenset((*self._txns, *self._batches))

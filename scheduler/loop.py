@@ -87,6 +87,12 @@ class SchedulingLoop:
         return len(self._binds)
 
     @property
+    def _may_bind_more(self) -> bool:
+        """Members whose gang's intent is not durable yet don't count: while the journal can't be written
+        single pods go on."""
+        return len(self._binds) + self.gangs.binds_under_way < MAX_BINDS_UNDER_WAY
+
+    @property
     def waiting_for_volumes(self) -> int:
         """Pods that are decided for; their room is theirs."""
         return len(self._preparing)
@@ -121,7 +127,7 @@ class SchedulingLoop:
     def _decide_slice(self) -> bool:
         """Decides for a short while; returns whether there is more to do at once."""
         begin = now = self._clock()
-        while len(self._binds) < MAX_BINDS_UNDER_WAY:
+        while self._may_bind_more:
             decision = self._engine.decide()
             if decision is None:
                 self.gangs.all_taken()
@@ -143,7 +149,7 @@ class SchedulingLoop:
 
     async def _wait(self) -> None:
         timeout_s = _LONGEST_SLEEP_S
-        if self._may_decide() and len(self._binds) < MAX_BINDS_UNDER_WAY:
+        if self._may_decide() and self._may_bind_more:
             due = self._engine.next_due()
             if due is not None:
                 timeout_s = min(max(due - self._clock(), 0.001), timeout_s)

@@ -52,7 +52,7 @@ class MemberLoss:
             options = self._engine.gangs.book.options(gang)
         except GangError:
             return  # nothing of it is planned; once it can be read it is looked at again
-        lost = len(gang.bound) < options.min_count and gang.shows_complete
+        lost = gang.bound < options.min_count and gang.shows_complete
         if lost and options.on_member_loss is OnMemberLoss.RESTART:
             self._settling[ref.key] = ref
             self._restarts.ask(

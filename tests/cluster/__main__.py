@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tests.cluster import planes, sources
 from tests.cluster.api import Api
-from tests.cluster.assets import PROGRAMS
+from tests.cluster.assets import PROGRAMS, TOOLS
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import live_report
 
@@ -209,12 +209,12 @@ def kubeconfig(name: str, output: str) -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1, type=click.Choice(PROGRAMS))
+@click.argument("names", nargs=-1, type=click.Choice((*PROGRAMS, *TOOLS)))
 @output_option
 def programs(names: tuple[str, ...], output: str) -> None:
     """Find programs, building what is missing (all, if none are named), and say where they are."""
     with errors_shown(UNUSABLE), live_report(err) as report:
-        found = sources.find(names or PROGRAMS, report=report).values()
+        found = sources.find(names or (*PROGRAMS, *TOOLS), report=report).values()
     if output == "json":
         print_json([{"name": item.name, "path": str(item.path), "source": item.source} for item in found])
         return

@@ -58,6 +58,8 @@ class Pin:
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 """What a control plane may run."""
+TOOLS = ("helm",)
+"""What tests run beside it."""
 
 
 def pin(name: str) -> Pin:
@@ -69,6 +71,8 @@ def pin(name: str) -> Pin:
         return Pin(name, MODULES / "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3")
     if name == "kwok":
         return Pin(name, MODULES / "kwok", "sigs.k8s.io/kwok", "sigs.k8s.io/kwok/cmd/kwok")
+    if name == "helm":
+        return Pin(name, MODULES / "helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm")
     return Pin(name, _kubernetes_module(), "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}")
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from scheduler.core.gangs.commit import is_bound, shows_complete
 from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, OnMemberLoss, read_options
-from scheduler.core.gangs.ref import GangRef, Source, gang_ref
+from scheduler.core.gangs.ref import GangRef, Source, gang_ref, group_of
 from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
 
@@ -28,7 +28,12 @@ class Gang:
         """Members that we have deleted; the watch may not say so yet."""
         self.kept: set[str] = set()
         """Members that stay bound though their gang was given up; the same."""
+        self.asked: tuple[object, PodInfo, GangOptions] | None = None
+        """What it asked for when that was read last, and from what: its group, and its oldest member."""
         self._ready: set[str] = set()
+        self._bound: set[str] = set()
+        self._showing: set[str] = set()
+        """Of those, members that show that it was complete once."""
         self._oldest: PodInfo | None = None
 
     @property
@@ -49,14 +54,14 @@ class Gang:
         return self.oldest.priority
 
     @property
-    def bound(self) -> list[PodInfo]:
+    def bound(self) -> int:
         """Members that have a node, as the watch shows them, and are not leaving it."""
-        return [info for info in self.members.values() if is_bound(info.pod) and self.stays(info.uid)]
+        return len(self._bound)
 
     @property
     def shows_complete(self) -> bool:
         """Whether it was complete once, if no commit of it is under way."""
-        return any(shows_complete(info.pod) for info in self.bound if info.uid not in self.kept)
+        return bool(self._showing)
 
     def stays(self, uid: str) -> bool:
         """Whether the member is not being deleted."""
@@ -66,30 +71,43 @@ class Gang:
         """The member was deleted."""
         if uid in self.members:
             self.leaving.add(uid)
-            self._ready.discard(uid)
+            self._sort(self.members[uid])
 
     def keep(self, uid: str) -> None:
         """The member stays bound, but the gang was given up."""
         if uid in self.members:
             self.kept.add(uid)
+            self._sort(self.members[uid])
 
     def put(self, info: PodInfo) -> None:
         """A member as it is now."""
         self.members[info.uid] = info
-        if info.gated or info.terminating or info.uid in self.leaving:
-            self._ready.discard(info.uid)
-        else:
-            self._ready.add(info.uid)
+        self._sort(info)
         if self._oldest is not None and _age(info) <= _age(self._oldest):
             self._oldest = info
 
     def drop(self, uid: str) -> None:
         """No member any more."""
         del self.members[uid]
-        for uids in (self._ready, self.leaving, self.kept):
+        for uids in (self._ready, self._bound, self._showing, self.leaving, self.kept):
             uids.discard(uid)
         if self._oldest is not None and self._oldest.uid == uid:
             self._oldest = None
+
+    def _sort(self, info: PodInfo) -> None:
+        """Large gangs are asked at every change of a member, so members are not counted then but here."""
+        uid, stays = info.uid, self.stays(info.uid)
+        bound = stays and is_bound(info.pod)
+        _put(self._ready, uid, stays and not info.gated)
+        _put(self._bound, uid, bound)
+        _put(self._showing, uid, bound and uid not in self.kept and shows_complete(info.pod))
+
+
+def _put(uids: set[str], uid: str, belongs: bool) -> None:
+    if belongs:
+        uids.add(uid)
+    else:
+        uids.discard(uid)
 
 
 def _age(info: PodInfo) -> tuple[str, str]:
@@ -156,7 +174,10 @@ class GangBook:
             return frozen
         if gang.ref.source in self._refused:
             raise GangError(self._refused[gang.ref.source])
-        return read_options(gang.ref, gang.oldest, self._cluster, self.policy(gang))
+        group, oldest = group_of(gang.ref, self._cluster), gang.oldest
+        if gang.asked is None or gang.asked[0] is not group or gang.asked[1] is not oldest:
+            gang.asked = group, oldest, read_options(gang.ref, oldest, self._cluster, self.policy(gang))
+        return gang.asked[2]
 
     def freeze(self, ref: GangRef, options: GangOptions | None) -> None:
         """These are what the gang asks for until `thaw`, whatever is written meanwhile."""
@@ -172,7 +193,7 @@ class GangBook:
         options = self.options(gang)
         if options.on_member_loss is OnMemberLoss.KEEP:
             return options
-        bound = len(gang.bound)
+        bound = gang.bound
         if bound >= options.min_count or not gang.shows_complete or self.is_committing(gang.ref):
             return options
         return replace(options, min_count=bound)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from scheduler.api import Pod
 from scheduler.api_objects import ClusterObject, CoschedulingPodGroup, PodGroup
+from scheduler.core.objects import ClusterObjects
 from scheduler.core.pod_info import PodInfo
 
 POD_GROUP_LABEL = "scheduling.x-k8s.io/pod-group"
@@ -81,6 +82,12 @@ def group_ref(item: ClusterObject) -> GangRef | None:
     """The gang that an object describes."""
     source = GROUPS.get(type(item))
     return None if source is None else GangRef(source, item.metadata.namespace, item.metadata.name)
+
+
+def group_of(ref: GangRef, cluster: ClusterObjects) -> ClusterObject | None:
+    """The object that describes the gang, if there is one."""
+    kind = next((kind for kind, source in GROUPS.items() if source is ref.source), None)
+    return None if kind is None else cluster.get(kind, ref.name, ref.namespace)
 
 
 def same_options(one: ClusterObject, other: ClusterObject) -> bool:

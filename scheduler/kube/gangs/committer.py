@@ -139,6 +139,11 @@ class GangCommitter:
     def __len__(self) -> int:
         return len(self._transactions)
 
+    @property
+    def binds_under_way(self) -> int:
+        """Members whose binds the writer has."""
+        return len(self._binding)
+
     def start(self, commit: Commit) -> None:
         """Raises ValueError if the gang or the transaction is being committed already."""
         if commit.txn in self._transactions or commit.gang in self:

@@ -1,0 +1,1 @@
+"""The Helm chart: its schema of values, what it renders, what it refuses."""
