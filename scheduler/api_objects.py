@@ -197,9 +197,23 @@ class SchedulingConstraints(ApiStruct):
     topology: list[TopologyConstraint] | None = None
 
 
+class AllDisruptionMode(ApiStruct):
+    """Has no fields."""
+
+
+class DisruptionMode(ApiStruct):
+    """`single` when there is no `all`."""
+
+    all: AllDisruptionMode | None = None
+
+
 class PodGroupSpec(ApiStruct):
     scheduling_policy: SchedulingPolicy = msgspec.field(default_factory=SchedulingPolicy)
     scheduling_constraints: SchedulingConstraints = msgspec.field(default_factory=SchedulingConstraints)
+    disruption_mode: DisruptionMode = msgspec.field(default_factory=DisruptionMode)
+    priority: int | None = None
+    """Set by the API server from `priorityClassName`."""
+    preemption_policy: str | None = None
 
 
 class GroupCondition(ApiStruct):

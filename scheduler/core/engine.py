@@ -23,7 +23,8 @@ from scheduler.core.placement import Placement
 from scheduler.core.plugin import ObjectChange, PostFilterResult, Wake
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
-from scheduler.core.preemption import Preemption
+from scheduler.core.preemption import GangRoom, Preemption
+from scheduler.core.preemptors import Preemptors
 from scheduler.core.profile import Profile
 from scheduler.core.promises import Promises
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
@@ -59,14 +60,13 @@ class Engine:
         """When planning beside others' decisions may go on though these wait, """
         self._others_turn = False
         """and whether they have to be asked first in any case."""
-        self._preempting: dict[str, tuple[Preemption, frozenset[str]]] = {}
-        """Pods whose victims are being deleted, these victims, and who rejected the pod."""
         self._post_filters = PostFilters(self.state)
         self.gangs = GangDispatch(
             self.state,
             queue,
             self.cycles,
             clock,
+            self._post_filters,
             on_freed=lambda node: self._waking.note(node, Wake.ASSIGNED_POD_REMOVED),
             on_released=self._released,
             on_asleep=lambda name, plugins: self._waking.wait_for_help(name, plugins),
@@ -81,6 +81,7 @@ class Engine:
         self._promises = Promises(
             self.state.nominations, lambda node: self._waking.note(node, Wake.ASSIGNED_POD_REMOVED)
         )
+        self._preemptors = Preemptors(self.state, queue, self._promises, self._put_to_sleep)
 
     # ---- what the watch says
 
@@ -277,26 +278,28 @@ class Engine:
         self.queue.remove(uid)
 
     def preemption_done(self, uid: str) -> None:
-        """All the victims' deletions were accepted (or needless): the pod waits for their room."""
-        preempting, queued = self._preempting.pop(uid, None), self.queue.get(uid)
-        if preempting is None or queued is None or queued.place is not Place.IN_FLIGHT:
+        """All the victims' deletions were accepted (or needless): the pod, or gang, waits for their room."""
+        preemption = self._preemptors.of(uid)
+        if preemption is None:
             return
-        preemption, rejected_by = preempting
-        self._put_to_sleep(queued, rejected_by)
         # Events have passed it by in the meantime. If it was the end of all victims, none is to come.
-        (name, key), waits = queued.kind, any(v.uid in self.state.pods for v in preemption.victims)
-        if not waits or self._second_looks[name].rejected_by(queued.info, key, None) is None:
-            self.queue.wake([queued], "PreemptionDone")
+        if preemption.gang is None:
+            waits, queued = (
+                any(v.uid in self.state.pods for v in preemption.victims),
+                self._preemptors.wait(uid),
+            )
+            if queued is not None and (not waits or self._fits_somewhere(queued)):
+                self.queue.wake([queued], "PreemptionDone")
+            return
+        gang = self.gangs.book.of(uid)
+        waits = gang is not None and self.gangs.rescue.awaits_victims(gang)
+        for queued in [self._preemptors.wait(member) for member in preemption.gang.nodes]:
+            if queued is not None and not waits:
+                self.queue.activate(queued, "PreemptionDone")
 
     def preemption_failed(self, uid: str) -> None:
-        """A victim's deletion was definitely refused: the pod is tried again after a backoff."""
-        preemption, _ = self._preempting.pop(uid, (None, None))
-        queued = self.queue.get(uid)
-        if preemption is not None:
-            self.state.spare(preemption)
-        if preemption is not None and queued is not None and queued.place is Place.IN_FLIGHT:
-            self._promises.withdraw(uid)
-            self.queue.set_backoff(queued)
+        """A victim's deletion was definitely refused: the pod, or gang, is tried again after a backoff."""
+        self._preemptors.give_up(uid)
 
     def wake_helped(self) -> int:
         """Wakes pods that what happened has helped, as far as a slice of time allows; returns how many."""
@@ -336,11 +339,26 @@ class Engine:
             verdict = Verdict.PLACED
             self._promises.withdraw(queued.info.uid)
             self._waking.note(placement.node, Wake.ASSIGNED_POD_ADDED)
+        elif outcome.preemption is not None and outcome.preemption.gang is not None:
+            return self._preempting_decision(outcome, outcome.preemption.gang, outcome.preemption)
         else:
             verdict = Verdict.WAITING if outcome.retry else Verdict.UNSCHEDULABLE
-            nominated = self._promises.take_back(queued.info)
+            nominated = None if outcome.keeps_nomination else self._promises.take_back(queued.info)
         decision = self._decision(queued, verdict, placement, outcome.volumes)
         return replace(decision, commit=outcome.commit, nominated_node=nominated)
+
+    def _preempting_decision(
+        self, outcome: MemberOutcome, gang: GangRoom, preemption: Preemption
+    ) -> Decision:
+        """The first of a gang's members begins for all of them."""
+        queued, placement = outcome.queued, outcome.placement
+        uid = queued.info.uid
+        begun = self._preemptors.of(uid) is not None
+        if not begun and not self._preemptors.begin_for_gang(preemption, gang.nodes, placement.rejected_by):
+            self.queue.set_backoff(queued)  # the plan was for all
+            return self._decision(queued, Verdict.WAITING, placement)
+        decision = self._decision(queued, Verdict.UNSCHEDULABLE, placement)
+        return replace(decision, preemption=self._preemptors.of(uid), nominated_node=gang.nodes[uid])
 
     def _unschedulable(
         self, queued: QueuedPod, placement: Placement, result: PostFilterResult | None
@@ -352,10 +370,7 @@ class Engine:
             placement = replace(placement, message=f"{placement.message} {result.message}")
         if result is not None and result.preemption is not None:
             nominated = result.preemption.node
-            preemption = replace(result.preemption, displaced=self._displace(info, nominated))
-            self._promises.make(info, nominated)
-            self._preempting[info.uid] = preemption, placement.rejected_by
-            self.state.condemn(preemption)
+            preemption = self._preemptors.begin(info, result.preemption, placement.rejected_by)
         else:
             if result is None or not result.keeps_nomination:
                 nominated = self._promises.take_back(info)
@@ -370,23 +385,19 @@ class Engine:
         self.queue.set_unschedulable(queued, rejected_by)
         self._waking.wait_for_help(queued.kind[0], rejected_by)
 
-    def _displace(self, info: PodInfo, node: str) -> tuple[PodInfo, ...]:
-        """Waiting pods of lower priority that are nominated to the node have to look for another one."""
-        nominated = self.state.nominations.on(node)
-        displaced = tuple(pod for pod in nominated if pod.priority < info.priority)
-        for pod in displaced:
-            self._promises.take_back(pod)
-            queued = self.queue.get(pod.uid)
-            if queued is not None:
-                self.queue.wake([queued], "NominationCleared")
-        return displaced
+    def _fits_somewhere(self, queued: QueuedPod) -> bool:
+        name, key = queued.kind
+        return self._second_looks[name].rejected_by(queued.info, key, None) is None
 
     def _wake_nominated(self, node: str) -> None:
         """Pods nominated to a node sleep until their victims are gone. They need not fit then (whoever chose
         the victims may have died before all were deleted), but may preempt again."""
         for pod in self.state.nominations.on(node):
             queued = self.queue.get(pod.uid)
-            if queued is not None and queued.place is Place.UNSCHEDULABLE:
+            gang = self.gangs.book.of(pod.uid)
+            if gang is not None:
+                self.gangs.room_freed(gang, node)
+            elif queued is not None and queued.place is Place.UNSCHEDULABLE:
                 leaving = (p.info for p in self.state.pods_on(node) if p.info.preempted)
                 if all(victim.priority >= pod.priority for victim in leaving):
                     self.queue.wake([queued], "VictimsGone")
@@ -410,9 +421,7 @@ class Engine:
     def _stop_waiting(self, uid: str) -> None:
         self.queue.remove(uid)
         self._promises.forget(uid)
-        preemption, _ = self._preempting.pop(uid, (None, None))
-        if preemption is not None:
-            self.state.spare(preemption)
+        self._preemptors.give_up(uid)
 
     def _upsert_waiting(self, info: PodInfo) -> None:
         kind = self._kind(info)

@@ -5,6 +5,8 @@ Source: RunPostFilterPlugins (pkg/scheduler/framework/runtime/framework.go).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from scheduler.core.plugin import PostFilterResult
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key
 from scheduler.core.state import ClusterState
+from scheduler.core.victims import Victims
 
 
 class PostFilters:
@@ -24,6 +27,7 @@ class PostFilters:
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._budgets, self._version = Budgets(state.nodes.cluster, state.condemned), (0, 0)
+        self.victims = Victims(state)
 
     def ask(
         self, cycle: Cycle, pod: PodInfo, key: Key, within: Within | None = None
@@ -34,12 +38,13 @@ class PostFilters:
         if not plugins or not len(nodes):
             return None
         rows = np.flatnonzero(within.mask) if within is not None else None
-        attempt = cycle.attempt(pod, key, self._state.placed, self._up_to_date_budgets(), rows)
+        attempt = cycle.attempt(pod, key, self._state.placed, self.budgets, rows)
         results = []
         for plugin in plugins:
             result = plugin.post_filter(attempt)
             if result.preemption is not None:
-                return result
+                whole = self.victims.whole(result.preemption.victims)
+                return result._replace(preemption=replace(result.preemption, victims=whole))
             results.append(result)
         return PostFilterResult(
             ", ".join(result.message for result in results),
@@ -57,10 +62,12 @@ class PostFilters:
         rows = rows[lower[rows] > 0]
         if not len(rows):
             return False
-        attempt = cycle.attempt(pod, key, placed, self._up_to_date_budgets(), rows)
+        attempt = cycle.attempt(pod, key, placed, self.budgets, rows)
         return any(plugin.might_help(attempt) for plugin in plugins)
 
-    def _up_to_date_budgets(self) -> Budgets:
+    @property
+    def budgets(self) -> Budgets:
+        """As they stand now."""
         cluster, condemned = self._state.nodes.cluster, self._state.condemned
         version = cluster.version(PodDisruptionBudget), condemned.version
         if self._version != version:

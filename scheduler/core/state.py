@@ -30,6 +30,8 @@ class PlacedPod:
     info: PodInfo
     node: str
     assumed: bool
+    lifted: bool = False
+    """Whether its room counts as free for the time being."""
 
 
 class ClusterState:
@@ -41,6 +43,8 @@ class ClusterState:
         self._on_node: dict[str, dict[str, PlacedPod]] = {}
         self.assumed_count = 0
         self.nominations = Nominations(self.nodes, self._infos_on)
+        self._in_group: dict[tuple[str, str], dict[str, PlacedPod]] = {}
+        """(namespace, name) of a native PodGroup → its pods here, by uid."""
         self._renewed: set[str] = set()
         self._priorities: Counter[int] = Counter()
         self.condemned = Condemned(self.nodes.cluster)
@@ -53,20 +57,24 @@ class ClusterState:
         change = self.nodes.upsert(node)
         if change is Wake.NODE_ADD:
             row = self.nodes.row_of[node.metadata.name]
-            for placed in self._on_node.get(node.metadata.name, {}).values():
-                self.nodes.add_pod(row, placed.info)
+            for info in self._infos_on(node.metadata.name):
+                self.nodes.add_pod(row, info)
         return change
 
     def remove_node(self, name: str) -> None:
         """Its pods stay known until they are deleted: the node may come back with them."""
         row = self.nodes.row_of.get(name)
         if row is not None:
-            for placed in self._on_node.get(name, {}).values():
-                self.nodes.add_pod(row, placed.info, -1)
+            for info in self._infos_on(name):
+                self.nodes.add_pod(row, info, -1)
             self.nodes.remove(name)
 
     def pods_on(self, node: str) -> list[PlacedPod]:
         return list(self._on_node.get(node, {}).values())
+
+    def pods_in_group(self, namespace: str, name: str) -> list[PlacedPod]:
+        """Pods on nodes that name this native PodGroup."""
+        return list(self._in_group.get((namespace, name), {}).values())
 
     # ---- pods
 
@@ -91,7 +99,7 @@ class ClusterState:
             old.info, old.assumed = info, False
             return Wake.NOTHING
         self._displace(old)
-        self._place(PlacedPod(info, node, assumed=False))
+        self._place(PlacedPod(info, node, assumed=False, lifted=old.lifted))
         change = Wake.NOTHING
         if old.node != node:
             change |= Wake.ASSIGNED_POD_ADDED | Wake.ASSIGNED_POD_REMOVED
@@ -114,7 +122,7 @@ class ClusterState:
         """Its victims are leaving from now on."""
         for victim in preemption.victims:
             self.condemned.add(victim)
-        self._renewed.add(preemption.node)
+            self._renew(victim.uid)
 
     def spare(self, preemption: Preemption) -> None:
         """It was given up: of its victims those stay that are not terminating."""
@@ -122,7 +130,11 @@ class ClusterState:
             placed = self.pods.get(victim.uid)
             if placed is not None and not placed.info.terminating:
                 self.condemned.spare(victim.uid)
-        self._renewed.add(preemption.node)
+                self._renew(victim.uid)
+
+    def is_being_evicted(self, info: PodInfo) -> bool:
+        """Whether the pod leaves to make room for another, by our decision or a former leader's."""
+        return info.uid in self.condemned or info.preempted
 
     def assume(self, info: PodInfo, node: str) -> None:
         """Takes room for a pod whose bind is about to be sent."""
@@ -136,19 +148,44 @@ class ClusterState:
         self._displace(placed)
         return placed.node
 
+    def lift(self, uid: str) -> None:
+        """What if the pod were not there? It stays known, and may be put back, deleted or moved."""
+        placed = self.pods.get(uid)
+        if placed is not None and not placed.lifted:
+            self._count(placed, -1)
+            placed.lifted = True
+
+    def put_back(self, uid: str) -> None:
+        """Ends that, if the pod is there still."""
+        placed = self.pods.get(uid)
+        if placed is not None and placed.lifted:
+            placed.lifted = False
+            self._count(placed, 1)
+
     # ---- internals
 
     def _infos_on(self, node: str) -> Iterable[PodInfo]:
-        return (placed.info for placed in self._on_node.get(node, {}).values())
+        return (placed.info for placed in self._on_node.get(node, {}).values() if not placed.lifted)
+
+    def _renew(self, uid: str) -> None:
+        placed = self.pods.get(uid)
+        if placed is not None:
+            self._renewed.add(placed.node)
+
+    def _count(self, placed: PlacedPod, sign: int) -> None:
+        row = self.nodes.row_of.get(placed.node)
+        if row is not None and not placed.lifted:
+            self.nodes.add_pod(row, placed.info, sign)
 
     def _place(self, placed: PlacedPod) -> None:
         self.pods[placed.info.uid] = placed
         self._on_node.setdefault(placed.node, {})[placed.info.uid] = placed
+        group = _group_of(placed.info)
+        if group is not None:
+            self._in_group.setdefault(group, {})[placed.info.uid] = placed
         self.assumed_count += placed.assumed
         self._priorities[placed.info.priority] += 1
-        row = self.nodes.row_of.get(placed.node)
-        if row is not None:
-            self.nodes.add_pod(row, placed.info)
+        self._count(placed, 1)
 
     def _displace(self, placed: PlacedPod) -> None:
         del self.pods[placed.info.uid]
@@ -156,13 +193,22 @@ class ClusterState:
         del on_node[placed.info.uid]
         if not on_node:
             del self._on_node[placed.node]
+        group = _group_of(placed.info)
+        if group is not None:
+            in_group = self._in_group[group]
+            del in_group[placed.info.uid]
+            if not in_group:
+                del self._in_group[group]
         self.assumed_count -= placed.assumed
         self._priorities[placed.info.priority] -= 1
         if not self._priorities[placed.info.priority]:
             del self._priorities[placed.info.priority]
-        row = self.nodes.row_of.get(placed.node)
-        if row is not None:
-            self.nodes.add_pod(row, placed.info, -1)
+        self._count(placed, -1)
+
+
+def _group_of(info: PodInfo) -> tuple[str, str] | None:
+    group = info.pod.spec.scheduling_group
+    return None if group is None or not group.pod_group_name else (info.namespace, group.pod_group_name)
 
 
 def _takes(info: PodInfo) -> tuple[object, ...]:

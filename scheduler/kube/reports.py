@@ -15,6 +15,7 @@ from typing import Literal
 from scheduler.api import Pod, PodCondition
 from scheduler.core.engine import Decision, Verdict
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.preemption import Preemption
 from scheduler.kube.payloads import Condition, DeleteRequest, PodEvent, PodReference, StatusPatch
 from scheduler.kube.writer import Writer
 
@@ -57,9 +58,13 @@ class PodReports:
         """The API server would not bind the pod to the node that was chosen."""
         self._report(decision, "SchedulerError", f"binding rejected: {message}", "")
 
-    def preempted(self, victim: PodInfo, preemptor: PodInfo, node: str, *, unbound: bool = False) -> None:
+    def preempted(
+        self, victim: PodInfo, preemptor: PodInfo, preemption: Preemption, *, unbound: bool = False
+    ) -> None:
         """The victim is being deleted, or (`unbound`) its bind was taken back before it was sent."""
-        note = f"Preempted by pod {preemptor.uid} on node {node}"
+        gang = preemption.gang
+        name = gang.name if gang is not None else f"pod {preemptor.uid}"
+        note = f"Preempted by {name} on node {preemption.node}"
         if unbound:
             note += " (in kube-scheduler memory)."
         self._post_event(victim.pod, "Normal", "Preempted", "Preempting", note, because_of=preemptor.pod)
@@ -171,11 +176,12 @@ class PodReports:
         )
 
 
-def deletion_of(victim: PodInfo, preemptor: PodInfo) -> DeleteRequest:
+def deletion_of(victim: PodInfo, preemptor: PodInfo, preemption: Preemption) -> DeleteRequest:
     """The victim's deletion, and the condition that says why."""
     metadata = victim.pod.metadata
     reason = "PreemptionByScheduler"
-    message = f"{preemptor.pod.spec.scheduler_name}: preempting to accommodate a higher priority pod"
+    kind = preemption.gang.kind if preemption.gang is not None else "pod"
+    message = f"{preemptor.pod.spec.scheduler_name}: preempting to accommodate a higher priority {kind}"
     current = _condition(victim.pod, "DisruptionTarget")
     was_true = current is not None and current.status == "True"
     why = None

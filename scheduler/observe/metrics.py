@@ -100,6 +100,12 @@ class Metrics:
             buckets=_exponential(1, 2, 7),
             registry=self.registry,
         )
+        self._gang_preemption_victims = Histogram(
+            "scheduler_workload_preemption_victims",
+            "Number of victims that were chosen for one gang.",
+            buckets=_exponential(1, 2, 11),
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "leader_election_master_status",
             "1 while this process holds the lease.",
@@ -183,9 +189,13 @@ class Metrics:
         self._algorithm_duration.observe(seconds)
         if decision.verdict in (Verdict.UNSCHEDULABLE, Verdict.ERROR):
             self._attempt(_RESULTS[decision.verdict], decision, seconds)
-        if decision.preemption is not None:
+        preemption = decision.preemption
+        if preemption is not None and preemption.gang is not None:
+            if decision.pod.uid == next(iter(preemption.gang.nodes)):  # all its members have it
+                self._gang_preemption_victims.observe(len(preemption.victims))
+        elif preemption is not None:
             self._preemption_attempts.inc()
-            self._preemption_victims.observe(len(decision.preemption.victims))
+            self._preemption_victims.observe(len(preemption.victims))
         elif decision.verdict is Verdict.UNSCHEDULABLE and _PREEMPTION_IN_VAIN in decision.message:
             self._preemption_attempts.inc()
 

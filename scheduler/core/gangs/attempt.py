@@ -22,6 +22,7 @@ from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.gangs.rooms import Member, Rooms
 from scheduler.core.placement import Placement
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.preemption import Preemption
 from scheduler.core.queue import QueuedPod
 from scheduler.core.state import ClusterState
 from scheduler.core.volumes.plan import VolumePlan
@@ -53,6 +54,10 @@ class MemberOutcome:
     """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None
     """Of a placed member whose gang did not have all it needs before."""
+    preemption: Preemption | None = None
+    """Of a member that there is going to be room for, when others have left: it waits for that."""
+    keeps_nomination: bool = False
+    """Of a member without a place: whether it stays nominated to the node that it is nominated to."""
     refusal: Refusal | None = None
     """Of a member for which there was no place in a plan."""
 

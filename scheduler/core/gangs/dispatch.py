@@ -27,11 +27,13 @@ from scheduler.core.gangs.min_resources import shortage
 from scheduler.core.gangs.news import GangNews, NotPlaced
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.rescue import Rescue
 from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.gangs.runs import Run, Runs
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.post_filters import PostFilters
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
 
@@ -51,6 +53,7 @@ class GangDispatch:
         queue: SchedulingQueue,
         cycles: Mapping[str, Cycle],
         clock: Callable[[], float],
+        post_filters: PostFilters,
         *,
         on_freed: Callable[[str], None],
         on_released: Callable[[str, PodInfo], None],
@@ -83,6 +86,7 @@ class GangDispatch:
             Strategy.OPTIMISTIC: self.optimistic,
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
+        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
@@ -150,6 +154,18 @@ class GangDispatch:
     def node_overlapped(self, node: str) -> None:
         """Others' pods have come to a node, it has shrunk, or it is gone."""
         self._settle(self.hoarding.broken_on(node))
+
+    def room_freed(self, gang: Gang, node: str) -> None:
+        """A pod has left a node that members are nominated to. When nobody else is to leave for the gang
+        it is tried at once, whatever its backoff: it was woken in vain meanwhile."""
+        if any(self._state.is_being_evicted(placed.info) for placed in self._state.pods_on(node)):
+            return
+        if not self.rescue.awaits_victims(gang):
+            members = (pod for pod in map(self._queue.get, gang.members) if pod is not None)
+            asleep = (pod for pod in members if pod.place in (Place.UNSCHEDULABLE, Place.BACKOFF))
+            first = next(asleep, None)
+            if first is not None:
+                self._queue.activate(first, "VictimsGone")
 
     def group_changed(self, ref: GangRef) -> None:
         """What the gang asks for is another thing now, or it is known now."""
@@ -220,7 +236,7 @@ class GangDispatch:
             self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
         self._terms[gang.ref] = self.book.options(gang)
         strategy = self._strategies[options.strategy]
-        attempt = strategy.attempt(gang, options, list(taken.values()))
+        attempt = self.rescue.attempt(gang, options, strategy.attempt(gang, options, list(taken.values())))
         concerns = taken.keys() | tentative
         self._runs.add(Run(gang, options.strategy, attempt, taken, concerns, strategy.beside))
         return True
@@ -356,6 +372,9 @@ class GangDispatch:
                 continue
             if outcome.tentative:
                 self._queue.set_tentative(queued)
+            elif outcome.preemption is not None:
+                if queued.place is not Place.IN_FLIGHT:
+                    self._queue.take(queued)
             elif placement.node is None and outcome.retry:
                 self._queue.set_backoff(queued)
             elif placement.node is None:
@@ -364,7 +383,10 @@ class GangDispatch:
             else:
                 if queued.place is not Place.IN_FLIGHT:
                     self._queue.take(queued)
+                freed = self._workspace.rooms.nominated(queued.info.uid)
                 outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
+                if freed is not None:
+                    self._on_freed(freed)
             self.decided.append(outcome)
             if outcome.commit is not None:
                 self.book.freeze(outcome.commit.ref, self._terms.get(outcome.commit.ref))

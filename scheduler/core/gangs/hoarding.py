@@ -176,6 +176,21 @@ class Hoarding:
         why = f"its place went to {info.name}"
         return placement, [outcome for holding in broken for outcome in self._release(holding, why)]
 
+    def held_with(self, uid: str) -> Sequence[str]:
+        """All pods whose room is held together with this one's; empty if its room is not held."""
+        holding = next((h for h in self._holdings.values() if uid in h.holds), None)
+        return tuple(holding.holds) if holding is not None else ()
+
+    def lift(self, ref: GangRef) -> None:
+        """What if the gang held nothing?"""
+        if ref in self._holdings:
+            self._lift(self._holdings[ref])
+
+    def put_back(self, ref: GangRef) -> None:
+        """Ends that."""
+        if ref in self._holdings:
+            self._put_back(self._holdings[ref])
+
     # ---- internals
 
     def _plan(

@@ -129,10 +129,10 @@ class Planner:
 
         Alike pods that no rule about other pods concerns fill each node as far as it goes, whichever
         comes first. Members that fit nowhere even now can't be helped, unless by members."""
-        keys = {(member.key, id(member.cycle)) for member in self._members}
-        if len(keys) == 1:
-            member = self._members[0]
-            return member.info.rules != NO_RULES or any(member.cycle.remote.context(member.info))
+        if are_interchangeable(self._members):
+            return False
+        if len({(member.key, id(member.cycle)) for member in self._members}) == 1:
+            return True
         hopeless = 0
         within = self._within()
         for member in self._members:
@@ -296,6 +296,16 @@ class _Frame:
         """So many of the nodes pass all filters as things stand."""
         self.tried = 0
         self.skipped = False
+
+
+def are_interchangeable(members: Sequence[Member]) -> bool:
+    """Whether they are alike, and no rule about other pods concerns them."""
+    member = members[0]
+    return (
+        len({(other.key, id(other.cycle)) for other in members}) == 1
+        and member.info.rules == NO_RULES
+        and not any(member.cycle.remote.context(member.info))
+    )
 
 
 def _sameness(member: Member) -> object:

@@ -31,10 +31,15 @@ class Rooms:
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._plans: dict[str, VolumePlan] = {}
+        self._nominated: dict[str, tuple[PodInfo, str]] = {}
+        """Pods that have room here, and the node that they are nominated to: they must not count twice."""
 
     def take(self, member: Member, node: str) -> None:
         """On a node that exists."""
         uid, plan = member.info.uid, member.cycle.plan(member.info, node)
+        nominated = self._state.nominations.drop(uid)
+        if nominated is not None:
+            self._nominated[uid] = member.info, nominated
         if plan is not None:
             assume_plan(plan, self._state.nodes.cluster, owner=uid)
             self._plans[uid] = plan
@@ -44,8 +49,15 @@ class Rooms:
         """Returns the node, or None when the pod had none that was assumed."""
         if self._plans.pop(uid, None) is not None:
             self._state.nodes.cluster.restore(uid)
+        if uid in self._nominated:
+            self._state.nominations.nominate(*self._nominated.pop(uid))
         return self._state.forget(uid)
 
     def hand_over(self, uid: str) -> VolumePlan | None:
         """The room is somebody else's business now; returns what has to be written for its volumes."""
+        self._nominated.pop(uid, None)
         return self._plans.pop(uid, None)
+
+    def nominated(self, uid: str) -> str | None:
+        """Which node a pod that has room here was nominated to."""
+        return self._nominated[uid][1] if uid in self._nominated else None

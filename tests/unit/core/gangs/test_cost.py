@@ -8,6 +8,7 @@ from scheduler.core.engine import Engine
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.dispatch import GangDispatch
 from scheduler.core.gangs.gang import GangPolicy
+from scheduler.core.post_filters import PostFilters
 from tests.builders import Clock, PodBuilder, make_node, make_pod
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed
 
@@ -244,6 +245,7 @@ def test_the_processor_time_of_planning_is_counted_by_strategy() -> None:
         engine.queue,
         engine.cycles,
         Clock(),
+        PostFilters(engine.state),
         on_freed=lambda node: None,
         on_released=lambda node, info: None,
         on_asleep=lambda name, plugins: None,
