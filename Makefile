@@ -68,6 +68,11 @@ parity-full: environment ## The same with ten times as many clusters (an hour or
 faults: environment ## Run the property tests for much longer
 	@$(RUN) pytest --hypothesis-profile=faults tests/property $(ARGS)
 
+.PHONY: faults-real
+faults-real: environment ## Kill, stop and cut off Wholepod at every step of a gang's commit, on a real API server (half an hour)
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.faults $(ARGS)
+
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler
 	@$(RUN) python -m tests.bench.throughput $(ARGS)

@@ -20,7 +20,6 @@ from scheduler.controller.wanted import CantBeGroup, one_by_one, too_many, wante
 from scheduler.controller.workloads import API_VERSIONS, CREATE, PREFIX, Part, PodTemplate, Workload, workload
 from scheduler.core.gangs.commit import TXN_ANNOTATION
 from scheduler.core.gangs.gang import (
-    MIN_COUNT,
     OPTIONS,
     GangError,
     GangPolicy,
@@ -30,7 +29,7 @@ from scheduler.core.gangs.gang import (
 from scheduler.core.gangs.ref import GANG, Source
 
 POD, POD_GROUP = "Pod", "PodGroup"
-WRITTEN_BY_USERS = (GANG, MIN_COUNT, CREATE, *OPTIONS)
+WRITTEN_BY_USERS = (GANG, CREATE, *OPTIONS)
 KNOWN = (*WRITTEN_BY_USERS, TXN_ANNOTATION)
 KINDS = (POD, POD_GROUP, *API_VERSIONS)
 
@@ -112,7 +111,7 @@ class Judge:
         if gang is None:
             return
         if gang.source is not Source.ANNOTATIONS:
-            idle = sorted(set(template.annotations) & {GANG, MIN_COUNT, *OPTIONS})
+            idle = sorted(set(template.annotations) & {GANG, *OPTIONS})
             if idle:
                 verdict.warnings.append(
                     f"{path}of a pod that has a PodGroup the annotations {', '.join(idle)} are not read: "

@@ -61,6 +61,7 @@ class Client:
         *,
         body: bytes | None = None,
         content_type: str = JSON,
+        query: Mapping[str, str] | None = None,
         timeout_s: float = 30.0,
     ) -> Response:
         world, process = self._world, self._process
@@ -72,9 +73,9 @@ class Client:
         way = world.fault_at(*BEFORE.get(kind, _nowhere)(self._progress(path)))
         if way == "answer lost":
             way = "request lost"  # it is not executed yet
-        await self._suffer(way, timeout_s, lambda: self._execute(method, path, body))
+        await self._suffer(way, timeout_s, lambda: self._execute(method, path, body, query))
         try:
-            answer = self._execute(method, path, body)
+            answer = self._execute(method, path, body, query)
         except ApiError:
             if kind == "bind":
                 way = world.fault_at("BIND_REFUSED")
@@ -86,8 +87,15 @@ class Client:
         await process.while_frozen()
         return answer
 
-    def _execute(self, method: str, path: str, body: bytes | None) -> Response:
-        answer = json.dumps(self._world.execute(self._process, method, path, body)).encode()
+    def _execute(
+        self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None
+    ) -> Response:
+        document = self._world.execute(self._process, method, path, body)
+        field, _, value = (query or {}).get("fieldSelector", "").partition("=")
+        if field == "status.phase":
+            items = [item for item in document["items"] if item["status"]["phase"] == value]
+            document = {**document, "items": items}
+        answer = json.dumps(document).encode()
         date = format_datetime(datetime.fromtimestamp(self._world.wall(), UTC), usegmt=True)
         return Response(200, {"Date": date}, answer)
 
@@ -143,7 +151,8 @@ class Client:
             gangs = {entry["gang"] for entry in self._world.entries() if entry["state"] == "compensating"}
             return sum(len(self._world.bound(gang)) for gang in gangs), 0
         gang = pod["metadata"]["labels"]["gang"]
-        return len(self._world.bound(gang)), self._world.gangs[gang].min_count
+        spec = self._world.gangs.get(gang)
+        return len(self._world.bound(gang)), spec.min_count if spec is not None else 0
 
 
 Progress = tuple[int, int]

@@ -182,20 +182,21 @@ class World:
     def _bind(self, process: "Process", uid: str, binding: Json) -> Json:
         pod = self._found(self.pods.get(uid))
         metadata = pod["metadata"]
-        if binding["metadata"]["resourceVersion"] != metadata["resourceVersion"] or "nodeName" in pod["spec"]:
+        version = binding["metadata"].get("resourceVersion", metadata["resourceVersion"])
+        if version != metadata["resourceVersion"] or "nodeName" in pod["spec"]:
             raise self._error(409, "Conflict")
         if "unbindable" in metadata["annotations"]:
             raise self._error(403, "Forbidden")
-        metadata["annotations"] |= binding["metadata"]["annotations"]
+        metadata["annotations"] |= binding["metadata"].get("annotations", {})
         pod["spec"]["nodeName"] = binding["target"]["name"]
         at = datetime.fromtimestamp(int(self.wall()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        pod["status"]["conditions"].append(
-            {"type": "PodScheduled", "status": "True", "lastTransitionTime": at}
-        )
+        others = [c for c in pod["status"]["conditions"] if c["type"] != "PodScheduled"]
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at}
+        pod["status"]["conditions"] = [*others, scheduled]
         self._changed(pod)
         gang = metadata["labels"]["gang"]
         self.binds.append(
-            Bound(self.now(), uid, gang, metadata["annotations"][TXN_ANNOTATION], process.number)
+            Bound(self.now(), uid, gang, metadata["annotations"].get(TXN_ANNOTATION, ""), process.number)
         )
         self._account(gang)
         return {}
@@ -203,7 +204,9 @@ class World:
     def _patch(self, uid: str, patch: Json) -> Json:
         pod = self._found(self.pods.get(uid))
         assert patch["metadata"]["uid"] == uid
-        for condition in patch["status"]["conditions"]:
+        if patch["metadata"].get("resourceVersion", "") not in ("", pod["metadata"]["resourceVersion"]):
+            raise self._error(409, "Conflict")
+        for condition in patch["status"].get("conditions", ()):
             old = [c for c in pod["status"]["conditions"] if c["type"] == condition["type"]]
             if old != [condition]:
                 pod["status"]["conditions"] = [c for c in pod["status"]["conditions"] if c not in old] + [

@@ -34,7 +34,7 @@ OPTIONS = (
     ON_MEMBER_LOSS,
     DELETE_UNCONTROLLED,
 )
-"""Annotations of the group's object, or of the pods where there is none."""
+"""Annotations of the group's object, or of the pods where there is none; `MIN_COUNT` of pods alone."""
 
 HOLD_TIMEOUT_S = 60.0
 """Of gangs that ask for no other."""
