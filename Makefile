@@ -82,6 +82,11 @@ bench-preemption: environment ## Compare preemption's victims and broken budgets
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.bench.preemption $(ARGS)
 
+.PHONY: bench-gang-liveness
+bench-gang-liveness: environment ## See whether gangs that block or starve each other get on, and on kube-scheduler
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.gang_liveness $(ARGS)
+
 .PHONY: bench-shapes
 bench-shapes: environment ## Compare throughput with kube-scheduler on the workloads of its own benchmark
 	@$(RUN) python -m tests.bench.shapes $(ARGS)

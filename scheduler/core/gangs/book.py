@@ -79,6 +79,15 @@ class Gang:
             self.kept.add(uid)
             self._sort(self.members[uid])
 
+    @property
+    def hint(self) -> str:
+        """What may keep members from existing; empty if nothing is known. (Other controllers create all their
+        pods at once, and which policy a StatefulSet has its pods don't say.)"""
+        controller = self.oldest.controller
+        if controller is None or controller[1] != "StatefulSet":
+            return ""
+        return " (a StatefulSet creates its pods one by one unless its podManagementPolicy is Parallel)"
+
     def put(self, info: PodInfo) -> None:
         """A member as it is now."""
         self.members[info.uid] = info

@@ -26,6 +26,7 @@ TRANSACTION = "wholepod.io/transaction"
 ON_MEMBER_LOSS = "wholepod.io/on-member-loss"
 DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
 OPTIONS = (
+    MIN_COUNT,
     STRATEGY,
     TOPOLOGY_KEY,
     HOLD_TIMEOUT,

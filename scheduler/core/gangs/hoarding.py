@@ -11,7 +11,7 @@ gets on, and who gave up may not hold again until the winner has what it needs, 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,8 @@ class Hoarding:
         self._holdings: dict[GangRef, Holding] = {}
         self._losers: dict[GangRef, GangRef] = {}
         """Gangs that gave up their holds → the gang they wait for."""
+        self._freed: list[GangRef] = []
+        """Gangs whose winner has what it needs, or is gone."""
 
     @property
     def holdings(self) -> Iterable[Holding]:
@@ -112,7 +114,18 @@ class Hoarding:
                 self._workspace.on_released(hold.node, hold.queued.info)
                 if not holding.holds:
                     del self._holdings[ref]
-        self._forget_winners()
+        self._forget_winners(lambda winner: not self._workspace.exists(winner))
+
+    def yielding_to(self, senior: tuple[int, str, str]) -> Iterable[tuple[str, PodInfo]]:
+        """(node, pod) of all that gangs hold which would have to give it up for one of this seniority."""
+        for holding in self._holdings.values():
+            if holding.blocked and holding.seniority > senior:
+                yield from ((hold.node, hold.queued.info) for hold in holding.holds.values())
+
+    def take_freed(self) -> Sequence[GangRef]:
+        """Gangs that had to wait for another one, and need not any more, each once."""
+        freed, self._freed = self._freed, []
+        return freed
 
     def next_due(self) -> float | None:
         """When the next hold ends."""
@@ -361,11 +374,12 @@ class Hoarding:
         self._workspace.cost.held_byte_seconds[holding.strategy, outcome] += held
 
     def _let_losers_go(self, winner: GangRef) -> None:
-        self._losers = {loser: w for loser, w in self._losers.items() if w != winner}
+        self._forget_winners(lambda other: other == winner)
 
-    def _forget_winners(self) -> None:
-        """A gang without members can't win any more."""
-        self._losers = {loser: w for loser, w in self._losers.items() if self._workspace.exists(w)}
+    def _forget_winners(self, done: Callable[[GangRef], bool]) -> None:
+        """Who has waited for these may hold again."""
+        self._freed += [loser for loser, winner in self._losers.items() if done(winner)]
+        self._losers = {loser: winner for loser, winner in self._losers.items() if not done(winner)}
 
 
 def seniority(gang: Gang) -> tuple[int, str, str]:

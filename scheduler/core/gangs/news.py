@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scheduler.core.gangs.book import Gang
-from scheduler.core.gangs.gang import MIN_COUNT, OPTIONS
+from scheduler.core.gangs.gang import OPTIONS
 from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.pod_info import PodInfo
 
@@ -53,7 +53,7 @@ class GangNews:
                 if other is not info:
                     self.compare(gang, other)
             return
-        for key in (MIN_COUNT, *OPTIONS):
+        for key in OPTIONS:
             mine, its = info.annotations.get(key), oldest.annotations.get(key)
             if mine != its:
                 self._told.add(info.uid)

@@ -25,6 +25,7 @@ from itertools import count
 import numpy as np
 
 from scheduler.core.gangs.rooms import Member, Rooms
+from scheduler.core.gangs.too_large import is_too_large
 from scheduler.core.placement import Placement, Within
 from scheduler.core.state import ClusterState
 from scheduler.core.topology_rules import NO_RULES
@@ -135,6 +136,8 @@ class Planner:
             return True
         hopeless = 0
         within = self._within()
+        if is_too_large(self._members, self._need, self._state.nodes, within and within.mask):
+            return False
         for member in self._members:
             if member.info.uid in failures:
                 choices = member.cycle.choices(member.info, member.key, within)

@@ -172,8 +172,7 @@ def test_a_change_within_the_second_is_looked_at_when_it_is_over() -> None:
     clock.advance(0.25)
     engine.upsert_pod(make_pod().named("s").req(memory="2Gi").on("n0").obj())
     decide_all(engine)
-    due = engine.next_due()
-    assert due == clock.now + 0.75
+    assert engine.gangs.accounts.next_due() == clock.now + 0.75
     clock.advance(0.75)
     decide_all(engine)
     clock.advance(60.0)
