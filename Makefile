@@ -95,6 +95,10 @@ bench-shapes: environment ## Compare throughput with kube-scheduler on the workl
 bench-gangs: environment ## Compare throughput and CPU with kube-scheduler on gangs
 	@$(RUN) python -m tests.bench.gangs $(ARGS)
 
+.PHONY: bench-conflicts
+bench-conflicts: environment ## Measure how long single pods wait while large optimistic gangs are planned
+	@$(RUN) python -m tests.bench.conflicts $(ARGS)
+
 .PHONY: bench-decisions
 bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)

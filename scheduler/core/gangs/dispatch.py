@@ -112,8 +112,8 @@ class GangDispatch:
         return self._runs.alone is not None
 
     def is_trying(self, uid: str) -> bool:
-        """Whether an attempt is under way for the waiting member."""
-        return self._runs.trying(uid)
+        """Whether an attempt is under way for the member."""
+        return self._runs.concerning(uid) is not None
 
     # ---- what the watch says
 
@@ -281,7 +281,10 @@ class GangDispatch:
         return placement
 
     def give_up(self, uid: str, why: str) -> bool:
-        """Ends the hold of this pod, if it has one, and returns whether it had."""
+        """Ends the hold of this pod, or the plan that has taken it up; returns whether there was one."""
+        if uid in self._state.pods and self.is_trying(uid):
+            self._drop_attempt(uid)
+            return True
         outcomes = self.hoarding.give_up(uid, why)
         self._settle(outcomes)
         return bool(outcomes)

@@ -120,7 +120,8 @@ def test_after_five_conflicts_nobody_is_decided_beside() -> None:
         nonlocal alone, number
         alone = alone or engine.gangs.planning_alone
         number += 1
-        engine.upsert_pod(foreign(f"x{number}", "n0", "1Mi").obj())
+        labels = {"kubernetes.io/hostname": "n0", "number": str(number)}
+        engine.upsert_node(make_node("n0").labels(labels).allocatable(memory="99Gi").obj())
 
     decisions = decide_each(engine, disturb)
     assert alone
