@@ -99,6 +99,8 @@ class Workspace:
     """Whether a gang has members."""
     on_released: Callable[[str, PodInfo], None]
     """Called with the name of a node, when others may use again what was held there for this pod."""
+    kept_from: Callable[[PodInfo], frozenset[str]]
+    """Nodes of which the pod may not take any room."""
 
     def member(self, queued: QueuedPod) -> Member:
         name, key = queued.kind
@@ -128,7 +130,16 @@ class Workspace:
             ordered = sorted(pods, key=self._size, reverse=True)
         members = [self.member(pod) for pod in ordered]
         placed = self.nodes_of(gang)
-        return GangPlanning(gang.ref, options, members, self.state, self.rooms, placed=placed, need=need)
+        return GangPlanning(
+            gang.ref,
+            options,
+            members,
+            self.state,
+            self.rooms,
+            placed=placed,
+            need=need,
+            kept=lambda: self.kept_from(gang.oldest),
+        )
 
     def _size(self, pod: QueuedPod) -> float:
         """The largest share of the cluster that the pod asks for, of any resource."""

@@ -78,6 +78,7 @@ class GangDispatch:
             policy=self.book.policy,
             exists=lambda ref: self.book.named(ref) is not None,
             on_released=on_released,
+            kept_from=lambda info: self.reservations.kept_from(info),
         )
         self.hoarding = Hoarding(workspace)
         self.optimistic = Optimistic(workspace, self.hoarding)
