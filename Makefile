@@ -82,6 +82,11 @@ bench-preemption: environment ## Compare preemption's victims and broken budgets
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.bench.preemption $(ARGS)
 
+.PHONY: bench-gang-liveness
+bench-gang-liveness: environment ## See whether gangs that block or starve each other get on, and on kube-scheduler
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.gang_liveness $(ARGS)
+
 .PHONY: bench-shapes
 bench-shapes: environment ## Compare throughput with kube-scheduler on the workloads of its own benchmark
 	@$(RUN) python -m tests.bench.shapes $(ARGS)
@@ -89,6 +94,10 @@ bench-shapes: environment ## Compare throughput with kube-scheduler on the workl
 .PHONY: bench-gangs
 bench-gangs: environment ## Compare throughput and CPU with kube-scheduler on gangs
 	@$(RUN) python -m tests.bench.gangs $(ARGS)
+
+.PHONY: bench-conflicts
+bench-conflicts: environment ## Measure how long single pods wait while large optimistic gangs are planned
+	@$(RUN) python -m tests.bench.conflicts $(ARGS)
 
 .PHONY: bench-decisions
 bench-decisions: environment ## Measure decisions alone, without an API server

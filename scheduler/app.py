@@ -25,6 +25,7 @@ from scheduler.api import Namespace, Node, Pod
 from scheduler.config import Configuration, ConfigurationError
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
+from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import SchedulingQueue
 from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
@@ -33,6 +34,8 @@ from scheduler.kube.errors import KubeError
 from scheduler.kube.gangs.committer import GangCommitter
 from scheduler.kube.gangs.groups import GroupConditions
 from scheduler.kube.gangs.lists import finished_pods, groups_of
+from scheduler.kube.gangs.pods import PodWrites
+from scheduler.kube.gangs.recovery import member_of
 from scheduler.kube.gangs.restarts import Restarts
 from scheduler.kube.journal import Journal, LeftBehind
 from scheduler.kube.journal_format import Fenced, JournalUnavailable
@@ -51,6 +54,7 @@ from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHand
 from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
 from scheduler.plugins.profiles import build_profile
+from scheduler.racing import REASON
 from scheduler.serving import serve_operators
 
 log = structlog.get_logger(__name__)
@@ -208,6 +212,7 @@ class App:
             ),
             asyncio.create_task(self.loop.run(), name="decide"),
             asyncio.create_task(self._run_gangs(), name="bind gangs"),
+            asyncio.create_task(self._undo_races(), name="undo races"),
             asyncio.create_task(self._conditions.run(), name="write groups"),
         ]
         if self._configuration.leader_election.leader_elect:
@@ -256,6 +261,16 @@ class App:
     async def _watch_when_served(self, resource: Resource, groups: Reflector[Any]) -> None:
         await until_served(self._client, resource)
         await groups.run()
+
+    async def _undo_races(self) -> None:
+        """Deletes pods of ours that share the last room of a node with another scheduler's."""
+        await self._leading.wait()
+        writes = PodWrites(self._client, rng=random.Random(), clock=time.monotonic)
+
+        async def delete(info: PodInfo, node: str, message: str) -> None:
+            await writes.delete(member_of(info.pod, node), reason=REASON, message=message)
+
+        await self.loop.racing.run(delete)
 
     async def _run_gangs(self) -> None:
         """Takes over what the leader before us did last, lets decisions begin, and binds gangs until

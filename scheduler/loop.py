@@ -33,6 +33,7 @@ from scheduler.kube.volume_writes import VolumeRequest
 from scheduler.kube.writer import Writer
 from scheduler.observe.metrics import Metrics
 from scheduler.preempting import Preempting
+from scheduler.racing import Racing
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,7 @@ class SchedulingLoop:
         self._preempting = Preempting(
             engine, metrics, is_binding=self._is_binding, recall_bind=self._recall_bind
         )
+        self.racing = Racing(engine, metrics, take_back=self._take_back)
         self.last_turn_at = clock()
 
     def connect(
@@ -277,6 +279,7 @@ class SchedulingLoop:
             self.unreadable("pods", pod_name(pod), error)
         self._leave_if_bound(pod)
         self._forget_preemption_if_bound(pod)
+        self.racing.recall()
         if pod.spec.node_name and pod.metadata.deletion_timestamp is not None:
             self.gangs.pod_leaves(pod)
         self.wake()
@@ -353,14 +356,20 @@ class SchedulingLoop:
         """Takes a bind back of which nothing was sent; the pod is tried again after a backoff."""
         if self._engine.gangs.give_up(uid, "a pod of higher priority needs its place"):
             return True
-        bind = self._preparing.get(uid)
-        if bind is not None:
-            self._drop_bind(uid)
-        elif uid in self._binds and self._writer.cancel_unsent(uid):
-            bind = self._binds.pop(uid)
-        else:
+        bind = self._preparing.get(uid) or self._binds.get(uid)
+        if bind is None or not self._take_back(uid):
             return False
         self._reports.displaced(bind.decision.pod)
+        return True
+
+    def _take_back(self, uid: str) -> bool:
+        """The same of single pods, without a word."""
+        if uid in self._preparing:
+            self._drop_bind(uid)
+        elif uid in self._binds and self._writer.cancel_unsent(uid):
+            del self._binds[uid]
+        else:
+            return False
         self._engine.bind_failed(uid)
         return True
 

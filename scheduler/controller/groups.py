@@ -1,9 +1,12 @@
 """Keeps the status of each `scheduling.x-k8s.io` PodGroup what it should be (`status.py` says what that is).
 
 A write holds for the version of the group that it was worked out from, so two controllers never undo each
-other's: the second is refused, and finds nothing to do when it has seen the first one's. A field that the
-API server does not give back is none of the CRD that is installed (that of scheduler-plugins stores neither
-`scheduled` nor `conditions`); it is left out from then on.
+other's: the second is refused, and finds nothing to do when it has seen the first one's. What takes something
+back is counted anew at the API server first: our picture of the pods may be older than that of a controller
+that has written meanwhile, and the gang would be seen to fall back and start again.
+
+A field that the API server does not give back is none of the CRD that is installed (that of scheduler-plugins
+stores neither `scheduled` nor `conditions`); it is left out from then on.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ import msgspec
 import structlog
 
 from scheduler.api_objects import ClusterObject
-from scheduler.controller.members import Count, Members
+from scheduler.controller.members import Count, Members, counted
 from scheduler.controller.reports import About, Reports
-from scheduler.controller.shapes import COLLECTION, GROUP_API, GroupObject, GroupStatus, Key
-from scheduler.controller.status import TIMED_OUT, outlook
+from scheduler.controller.shapes import COLLECTION, GROUP_API, GroupObject, GroupStatus, Key, MemberPod
+from scheduler.controller.status import TIMED_OUT, outlook, takes_back
+from scheduler.core.gangs.ref import POD_GROUP_LABEL
 from scheduler.kube.client import MERGE_PATCH, KubeClient
 from scheduler.kube.decode import Decoder
 from scheduler.kube.errors import ApiError, ErrorKind
@@ -31,6 +35,7 @@ _CONFLICT_RETRY_S = 1.0
 
 _decode = msgspec.json.Decoder(GroupObject).decode
 _decode_page = Decoder(ClusterObject).page
+_decode_pods = Decoder(MemberPod).page
 
 
 class Groups:
@@ -110,6 +115,8 @@ class Groups:
         if not self._is_ours(count):
             return None
         wanted = outlook(group, count, self._now())
+        if takes_back(group.status, wanted.status):
+            wanted = outlook(group, await self._recount(key), self._now())
         if wanted.timed_out:
             about = About.of(GROUP_API, "PodGroup", group.metadata)
             await self._reports.warn(about, TIMED_OUT, wanted.timed_out, action="Scheduling")
@@ -135,6 +142,13 @@ class Groups:
         if self._known.get(key) is group:
             self.seen(answer)
         return wanted.look_again_s
+
+    async def _recount(self, key: Key) -> Count:
+        """As the API server has it now. Raises KubeError."""
+        path = f"/api/v1/namespaces/{key.namespace}/pods"
+        query = {"labelSelector": f"{POD_GROUP_LABEL}={key.name}"}
+        answer = await self._client.request("GET", path, query=query)
+        return counted(_decode_pods(answer.body).items)
 
     def _is_ours(self, count: Count) -> bool:
         """A group whose pods are all another scheduler's has that one's controller."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scheduler.controller.shapes import Key, MemberPod
@@ -23,6 +23,24 @@ class Count:
     occupied_by: str = ""
     """Owners of the oldest member, `namespace/name`, sorted and joined by commas."""
     scheduler_names: frozenset[str] = frozenset()
+
+
+def counted(pods: Sequence[MemberPod]) -> Count:
+    """Of the members of one group."""
+    if not pods:
+        return Count()
+    phases = [pod.status.phase for pod in pods]
+    oldest = min(pods, key=lambda pod: (pod.metadata.creation_timestamp or "", pod.metadata.name))
+    owners = [f"{oldest.metadata.namespace}/{owner.name}" for owner in oldest.metadata.owner_references or ()]
+    return Count(
+        exist=len(pods),
+        scheduled=sum(1 for pod in pods if pod.spec.node_name),
+        running=phases.count("Running"),
+        succeeded=phases.count("Succeeded"),
+        failed=phases.count("Failed"),
+        occupied_by=",".join(sorted(owners)),
+        scheduler_names=frozenset(pod.spec.scheduler_name or "" for pod in pods),
+    )
 
 
 class Members:
@@ -62,21 +80,7 @@ class Members:
             self._on_synced()
 
     def count(self, group: Key) -> Count:
-        pods = [self._pods[pod][1] for pod in self._groups.get(group, ())]
-        if not pods:
-            return Count()
-        phases = [pod.status.phase for pod in pods]
-        oldest = min(pods, key=lambda pod: (pod.metadata.creation_timestamp or "", pod.metadata.name))
-        owners = [f"{group.namespace}/{owner.name}" for owner in oldest.metadata.owner_references or ()]
-        return Count(
-            exist=len(pods),
-            scheduled=sum(1 for pod in pods if pod.spec.node_name),
-            running=phases.count("Running"),
-            succeeded=phases.count("Succeeded"),
-            failed=phases.count("Failed"),
-            occupied_by=",".join(sorted(owners)),
-            scheduler_names=frozenset(pod.spec.scheduler_name or "" for pod in pods),
-        )
+        return counted([self._pods[pod][1] for pod in self._groups.get(group, ())])
 
     def _put(self, item: MemberPod) -> Key | None:
         metadata = item.metadata

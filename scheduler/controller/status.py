@@ -18,6 +18,7 @@ from scheduler.controller.shapes import GroupObject, GroupStatus
 
 PENDING, SCHEDULING, RUNNING, FINISHED, FAILED = "Pending", "Scheduling", "Running", "Finished", "Failed"
 FINAL = (FINISHED, FAILED)
+_RANKS = {PENDING: 0, SCHEDULING: 1, RUNNING: 2, FINISHED: 3, FAILED: 3}
 SCHEDULED = "Scheduled"
 TIMED_OUT = "ScheduleTimeout"
 """Reason of the condition Scheduled, and of the event."""
@@ -63,6 +64,17 @@ def outlook(group: GroupObject, count: Count, now: datetime.datetime) -> Outlook
         conditions=conditions,
     )
     return Outlook(status, timed_out, late_in_s if late_in_s is not None and late_in_s > 0 else None)
+
+
+def takes_back(before: GroupStatus, wanted: GroupStatus) -> bool:
+    """Whether fewer members would be said to be as far as they were, as when some are deleted."""
+
+    def progress(status: GroupStatus) -> tuple[int, ...]:
+        started = (status.running or 0) + (status.succeeded or 0) + (status.failed or 0)
+        return _RANKS.get(status.phase, 0), status.scheduled or 0, started
+
+    pairs = zip(progress(before), progress(wanted), strict=True)
+    return any(now < then for then, now in pairs)
 
 
 def _phase(count: Count, needed: int) -> str:

@@ -28,6 +28,7 @@ from scheduler.core.preemptors import Preemptors
 from scheduler.core.profile import Profile
 from scheduler.core.promises import Promises
 from scheduler.core.queue import Kind, Place, QueuedPod, SchedulingQueue
+from scheduler.core.races import Races
 from scheduler.core.second_look import SecondLook
 from scheduler.core.state import ClusterState
 from scheduler.core.volumes.assume import assume_plan
@@ -56,6 +57,7 @@ class Engine:
         self.cycles: dict[str, Cycle] = {
             p.scheduler_name: Cycle(p, self.state.nodes, self.state.nominations) for p in profiles
         }
+        self.races = Races(self.state, clock)
         self._plan_after = clock()
         """When planning beside others' decisions may go on though these wait, """
         self._others_turn = False
@@ -72,7 +74,7 @@ class Engine:
             on_asleep=lambda name, plugins: self._waking.wait_for_help(name, plugins),
         )
         self._second_looks = {
-            name: SecondLook(cycle, self.state, self._post_filters, self.gangs.reservations.allowed)
+            name: SecondLook(cycle, self.state, self._post_filters, self.gangs.reservations)
             for name, cycle in self.cycles.items()
         }
         self._waking = Waking(
@@ -276,6 +278,7 @@ class Engine:
     def bind_confirmed(self, uid: str) -> None:
         """The API server has the bind. The pod stays assumed until the watch shows it."""
         self.queue.remove(uid)
+        self.races.bound(uid)
 
     def preemption_done(self, uid: str) -> None:
         """All the victims' deletions were accepted (or needless): the pod, or gang, waits for their room."""
@@ -412,6 +415,7 @@ class Engine:
         self._waking.note(node, change)
         if before is None or node != info.node_name:
             self.gangs.node_overlapped(info.node_name)
+            self.races.arrived(info.node_name)
         if info.terminating:
             self.state.condemned.goes(info.uid, self._clock())
         if node != info.node_name:

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from scheduler.kube.ratelimit import TokenBucket
+from scheduler.kube.turns import Turns
 
 J = TypeVar("J")
 
@@ -22,11 +23,13 @@ class Lane(Generic[J]):
 
     __slots__ = ("do", "in_flight", "limit", "waiting")
 
-    def __init__(self, do: Callable[[J], Awaitable[None]], *, limit: int) -> None:
+    def __init__(
+        self, do: Callable[[J], Awaitable[None]], *, limit: int, waiting: Turns[J] | None = None
+    ) -> None:
         self.do = do
         self.limit = limit
         self.in_flight = 0
-        self.waiting: deque[J] = deque()
+        self.waiting: deque[J] | Turns[J] = deque() if waiting is None else waiting
 
     @property
     def ready(self) -> bool:

@@ -15,6 +15,7 @@ from scheduler.kube.client import KubeClient
 from scheduler.kube.errors import ApiError
 from scheduler.kube.pool import Lane
 from scheduler.kube.ratelimit import TokenBucket
+from scheduler.kube.turns import Turns
 
 # Nothing listens: nobody's request can succeed, so all wait this long before any is tried again.
 UNREACHABLE_PAUSE_S = 0.5
@@ -90,10 +91,15 @@ class StepLane(Generic[R, O]):
         may_write: Callable[[], bool],
         on_outcome: Callable[[str, O], None],
         on_retry: Callable[[], None],
+        in_second_line: Callable[[R], bool] | None = None,
     ) -> None:
+        """`in_second_line`: which of two lines that take turns a write waits in; there is one without it."""
         self._client, self._bucket, self._wake = client, bucket, wake
         self._may_write, self._on_outcome, self._on_retry = may_write, on_outcome, on_retry
-        self.lane: Lane[Steps[R, O]] = Lane(self._do, limit=limit)
+        waiting: Turns[Steps[R, O]] | None = None
+        if in_second_line is not None:
+            waiting = Turns(lambda write: in_second_line(write.request))
+        self.lane: Lane[Steps[R, O]] = Lane(self._do, limit=limit, waiting=waiting)
         self._open: dict[str, Steps[R, O]] = {}
         self._stepping: set[Steps[R, O]] = set()
 

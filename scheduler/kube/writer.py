@@ -1,13 +1,14 @@
 """Everything the scheduler writes: binds, pods' volumes, deletions of victims, status patches, events.
 
-**Order.** What decisions wait for takes turns: binds, pods' volumes, deletions, and the nominations that come
-before these. With a strict order, one urgent pod would wait for its victims until no bind of thousands of
-others is left. After them come other status patches, then events. The token of the rate limit is taken first
-and the work chosen after it, so that a bind never waits behind an event. Under pressure the end is
-shed: events and patches wait in bounded queues, and what finds its queue full is dropped and counted.
-That is the newest on purpose: a pod that stays pending is judged again and then says it again, whereas
-one that is dropped from the front has waited for nothing. The others are never shed; assumed room bounds
-the number of binds and of pods whose volumes are written, and each preemptor waits for its victims.
+**Order.** What decisions wait for takes turns: binds, pods' volumes, deletions, and the nominations that
+come before these; and among binds those of single pods and of gangs' members. With a strict order, one
+urgent pod would wait for its victims until no bind of thousands of others is left. After them come other
+status patches, then events. The token of the rate limit is taken first and the work chosen after it, so
+that a bind never waits behind an event. Under pressure the end is shed: events and patches wait in bounded
+queues, and what finds its queue full is dropped and counted. That is the newest on purpose: a pod that
+stays pending is judged again and then says it again, whereas one that is dropped from the front has waited
+for nothing. The others are never shed; assumed room bounds the number of binds and of pods whose volumes
+are written, and each preemptor waits for its victims.
 
 **Workers** are a fixed set of tasks that pull from deques: a task per request would double the
 cost of a request.
@@ -111,6 +112,7 @@ class Writer:
             may_write=leads,
             on_outcome=self._bound,
             on_retry=lambda: on_retry(BIND),
+            in_second_line=lambda request: request.annotations is not None,
         )
         self._volumes: StepLane[VolumeRequest, VolumeOutcome] = StepLane(
             client,

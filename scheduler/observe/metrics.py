@@ -118,6 +118,12 @@ class Metrics:
         self.victims = Counter(
             "wholepod_victims_total", "Victims by what became of them.", ["outcome"], registry=self.registry
         )
+        self.races = Counter(
+            "wholepod_bind_races_total",
+            "Pods on nodes that others' binds and ours overfilled, by what became of them.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.volume_errors = Counter(
             "scheduler_volume_scheduling_stage_error_total",
             "Pods whose volumes could not be bound, by stage.",

@@ -1,9 +1,9 @@
 """Workloads of gangs: scheduler_perf's GangScheduling, and gangs of many sizes on a cluster nearly full.
 
 The first two are `5000Nodes_1000Gangs_3000Pods` and `5000Nodes_3Gangs_3000Pods_1000PerGroup` of
-test/integration/scheduler_perf/podgroup/gangscheduling. In the third each node is filled to between 80 and
-100 %, and gangs of 600 wait for which there is nearly, but not quite, enough room: each attempt at one of
-them costs hundreds of placements, so a scheduler had better not repeat it for nothing.
+test/integration/scheduler_perf/podgroup/gangscheduling. In the others each node is filled to between 80 and
+100 %. In the last a large gang waits from the start that nearly fits: an attempt at it costs hundreds of
+placements, so a scheduler had better not repeat it for nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def _shape(
 
 
 _MEMBER = Template(requests=lambda _: {"cpu": "100m", "memory": "100Mi"})
+_MIXED = Template(requests=_different)
+_FILLED = Group(Template(requests=_fill), 5000)
 _NEARLY_FITS = Template(requests=lambda _: {"cpu": "800m", "memory": "1Gi"})
 
 _ALL = (
@@ -47,15 +49,24 @@ _ALL = (
     _shape("large", "GangScheduling, 3 gangs of 1,000", _MEMBER, (3, 1000)),
     _shape(
         "full",
-        "gangs of 2 to 300, of members of four sizes, on nodes that are 90 % full; two of 600 don't fit",
-        Template(requests=_different),
+        "gangs of 2 to 300, of members of four sizes, on nodes that are 90 % full",
+        _MIXED,
         (2, 300),
         (8, 100),
         (30, 20),
         (100, 6),
         (200, 2),
-        placed=[Group(Template(requests=_fill), 5000)],
-        waiting=Group(_NEARLY_FITS, 1200, gang_size=600),
+        placed=[_FILLED],
+    ),
+    _shape(
+        "waiting",
+        "gangs of 4 to 100 on such nodes, while one of 600 waits for which there is not quite enough room",
+        _MIXED,
+        (2, 100),
+        (20, 20),
+        (100, 4),
+        placed=[_FILLED],
+        waiting=Group(_NEARLY_FITS, 600, gang_size=600),
     ),
 )
 GANG_SHAPES: Mapping[str, Shape] = {shape.name: shape for shape in _ALL}

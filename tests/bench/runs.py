@@ -104,9 +104,9 @@ def measure(scheduler: str, shape: Shape) -> Run:
         _fill(plane.api, shape, SCHEDULER_NAME[scheduler])
         api_server = psutil.Process(plane.pids()[API_SERVER])
         with (
-            _Seen(plane, MEASURED, "pods", "spec.nodeName!=") as bound,
-            _Seen(plane, MEASURED, "events", "reason=Scheduled") as told,
-            _Seen(plane, f"{BEFORE}-0", "pods", "", change="DELETED") as evicted,
+            Seen(plane, MEASURED, "pods", "spec.nodeName!=") as bound,
+            Seen(plane, MEASURED, "events", "reason=Scheduled") as told,
+            Seen(plane, f"{BEFORE}-0", "pods", "", change="DELETED") as evicted,
             _churning(plane.api, shape.churn, SCHEDULER_NAME[scheduler]),
         ):
             before, started = _cpu_s(api_server), time.monotonic()
@@ -151,7 +151,7 @@ def setting() -> str:
     )
 
 
-class _Seen:
+class Seen:
     """Counts the objects of a namespace that come to match a field selector (or leave), by a watch.
 
     A watch that ends or is silent for long is opened again, which shows all that match once more: a number
@@ -163,7 +163,8 @@ class _Seen:
     ) -> None:
         self.first, self.last = 0.0, 0.0
         """When (monotonic clock) the first and the last one was seen."""
-        self._names: set[bytes] = set()
+        self.times: dict[str, float] = {}
+        """Name → when (monotonic clock) it was seen."""
         self._server = urlsplit(plane.server)
         self._tls = ssl.create_default_context(cafile=str(plane.ca_file))
         query = urlencode({"watch": "true", "fieldSelector": selector})
@@ -175,9 +176,9 @@ class _Seen:
 
     @property
     def count(self) -> int:
-        return len(self._names)
+        return len(self.times)
 
-    def __enter__(self) -> _Seen:
+    def __enter__(self) -> Seen:
         self._open()
         self._thread.start()
         return self
@@ -209,11 +210,11 @@ class _Seen:
 
     def _take(self, line: bytes) -> None:
         name = _NAME.search(line)
-        if name is None or not line.startswith(self._start) or name[1] in self._names:
+        if name is None or not line.startswith(self._start) or name[1].decode() in self.times:
             return
         self.last = time.monotonic()
         self.first = self.first or self.last
-        self._names.add(name[1])
+        self.times[name[1].decode()] = self.last
 
 
 @contextmanager

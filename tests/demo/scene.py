@@ -71,6 +71,15 @@ class EventState:
 
 
 @dataclass(frozen=True)
+class GangState:
+    """As `wholepod gangs` shows it."""
+
+    state: str
+    places: dict[str, str]
+    """Member → node that it has, or has in mind; empty for none."""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The cluster as its API shows it, and Wholepod's metrics by series, in one moment."""
 
@@ -164,7 +173,30 @@ class Scene:
                 )
             time.sleep(_POLL_S)
 
+    def wait_for_gang(self, name: str, wanted: GangState) -> None:
+        """Until Wholepod shows the gang so. Raises DemoError after TIMEOUT_S."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while (found := self._gang(name)) != wanted:
+            if time.monotonic() > deadline:
+                raise DemoError(
+                    f"this is not what was to be shown: gang {name} should be {wanted}, and is {found}"
+                )
+            time.sleep(_POLL_S)
+
+    @property
+    def url(self) -> str:
+        """Where Wholepod serves its metrics, and what it says of gangs."""
+        return self._metrics_url
+
     # ---- internals
+
+    def _gang(self, name: str) -> GangState | None:
+        for gang in json.loads(self._get("/debug/gangs"))["gangs"]:
+            if gang["name"] == name:
+                return GangState(
+                    gang["state"], {member["name"]: member["node"] for member in gang["members"]}
+                )
+        return None
 
     def _start(self) -> None:
         self._plane = self._stack.enter_context(ControlPlane(controller_manager=False, report=self._report))
@@ -204,14 +236,20 @@ class Scene:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 # There is one profile, so its label says nothing.
-                labels = [f'{key}="{value}"' for key, value in sample.labels.items() if key != "profile"]
-                found[f"{sample.name}{{{','.join(labels)}}}"] = sample.value
+                labels = {key: value for key, value in sample.labels.items() if key != "profile"}
+                found[series(sample.name, **labels)] = sample.value
         return found
 
     def _get(self, path: str) -> str:
         with urllib.request.urlopen(self._metrics_url + path, timeout=10) as answer:
             text: str = answer.read().decode()
         return text
+
+
+def series(metric: str, /, **labels: str) -> str:
+    """A key of `Snapshot.metrics`."""
+    texts = [f'{key}="{labels[key]}"' for key in sorted(labels)]
+    return f"{metric}{{{','.join(texts)}}}"
 
 
 def _port_in(log: Path) -> int | None:

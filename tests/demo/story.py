@@ -1,4 +1,4 @@
-"""The story: A and B as two pods, then as one. Each act is told, shown and checked."""
+"""The story: A and B as two pods, as one, and as a gang. Each act is told, shown and checked."""
 
 import os
 import shutil
@@ -9,21 +9,24 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from tests.demo import view
+from tests.demo import gangs, view
 from tests.demo.scene import HERE, DemoError, EventState, Scene, Snapshot
 
 TWO_PODS, ONE_POD, TOO_BIG = (HERE / "pods" / f"{name}.yaml" for name in ("two-pods", "one-pod", "too-big"))
 
 
 def tell(scene: Scene, console: Console) -> Snapshot:
-    """Both acts; returns how things stand at the end. Raises DemoError when something is not as told."""
+    """All acts; returns how things stand at the end. Raises DemoError when something is not as told."""
     _introduce(scene, console)
     _two_pods(scene, console)
     _one_pod(scene, console)
+    scene.delete("ab")
+    gangs.tell(scene, console)
     # Events are written last, and metrics follow the watch.
+    pods = 3 + 2 * len(gangs.STRATEGIES)
     end = scene.wait_for(
-        lambda now: _count(now, "Scheduled") >= 3 and now.metrics.get(view.REQUESTED) == 1.5 * view.GIB,
-        "three Scheduled events and 1.5 GiB of requested memory were not seen",
+        lambda now: _count(now, "Scheduled") >= pods and now.metrics.get(view.REQUESTED) == 1.5 * view.GIB,
+        f"{pods} Scheduled events and 1.5 GiB of requested memory were not seen",
     )
     _check_end(end)
     return end
@@ -41,8 +44,10 @@ def hints(scene: Scene) -> Text:
         ("kubectl cordon node-b", "nothing new goes there"),
         (f"kubectl apply -f {os.path.relpath(TWO_PODS)}", "a finds node-a; b waits, and its event says why"),
         ("kubectl uncordon node-b", "wakes b"),
-        ("kubectl delete pod ab", "its room is free at once"),
+        ("kubectl delete pod optimistic-a optimistic-b", "their room is free at once"),
         (f"kubectl apply -f {os.path.relpath(TOO_BIG)}", "fits nowhere"),
+        (f"kubectl apply -f {os.path.relpath(HERE / 'pods' / 'gang-hoarding.yaml')}", "a gang"),
+        (f"{os.path.relpath(environment / 'wholepod')} gangs --url {scene.url}", "what each gang waits for"),
         ("kubectl get events --sort-by=.metadata.creationTimestamp", ""),
     ]
     text = Text()
@@ -92,15 +97,18 @@ def _one_pod(scene: Scene, console: Console) -> None:
 def _check_end(snapshot: Snapshot) -> None:
     """That events and metrics tell the same story. Raises DemoError."""
     scheduled = [event for event in snapshot.events if event.reason == "Scheduled"]
+    placed = {"a": "node-a", "b": "node-b", "ab": "node-b"}
+    placed |= {f"{strategy}-{pod}": "node-b" for strategy in gangs.STRATEGIES for pod in ("a", "b")}
     expected = [
         EventState("Scheduled", f"Successfully assigned default/{pod} to {node}")
-        for pod, node in (("a", "node-a"), ("b", "node-b"), ("ab", "node-b"))
+        for pod, node in placed.items()
     ]
-    _expect("the Scheduled events", scheduled, expected)
+    # Members of a gang are bound at the same time.
+    _expect("the Scheduled events", sorted(scheduled, key=_note), sorted(expected, key=_note))
     for series, value in (
         (view.ALLOCATABLE, 3.25 * view.GIB),
         (view.REQUESTED, 1.5 * view.GIB),
-        (view.SCHEDULED, 3.0),
+        (view.SCHEDULED, float(len(placed))),
     ):
         _expect(f"the metric {series}", snapshot.metrics.get(series), value)
 
@@ -111,6 +119,10 @@ def _placed(scene: Scene, name: str) -> Snapshot:
 
 def _show(snapshot: Snapshot, console: Console) -> None:
     console.print(Padding(view.nodes(snapshot, console), (0, 0, 0, 2)))
+
+
+def _note(event: EventState) -> str:
+    return event.note
 
 
 def _count(snapshot: Snapshot, reason: str) -> int:

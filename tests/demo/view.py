@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tests.demo.scene import EventState, NodeState, PodState, Snapshot
+from tests.demo.scene import EventState, NodeState, PodState, Snapshot, series
 
 GIB = 1 << 30
 SHOWN_EVENTS = 6
@@ -20,10 +20,10 @@ _BAR_COLUMNS = (8, 40)
 _STYLES = ("cyan", "magenta")
 _BLOCKS, _ASCII = ("█", "▓", "░"), ("#", "=", ".")
 
-ALLOCATABLE = 'wholepod_node_memory_bytes{state="allocatable"}'
-REQUESTED = 'wholepod_node_memory_bytes{state="requested"}'
-SCHEDULED = 'scheduler_schedule_attempts_total{result="scheduled"}'
-UNSCHEDULABLE = 'scheduler_schedule_attempts_total{result="unschedulable"}'
+ALLOCATABLE = series("wholepod_node_memory_bytes", state="allocatable")
+REQUESTED = series("wholepod_node_memory_bytes", state="requested")
+SCHEDULED = series("scheduler_schedule_attempts_total", result="scheduled")
+UNSCHEDULABLE = series("scheduler_schedule_attempts_total", result="unschedulable")
 
 
 def gib(memory_bytes: float) -> str:
@@ -66,10 +66,10 @@ def metrics(values: dict[str, float]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(overflow="fold")
     table.add_column(no_wrap=True, justify="right")
-    for series in (ALLOCATABLE, REQUESTED):
-        table.add_row(Text(series), gib(values.get(series, 0)))
-    for series in (SCHEDULED, UNSCHEDULABLE):
-        table.add_row(Text(series), f"{values.get(series, 0):.0f}")
+    for key in (ALLOCATABLE, REQUESTED):
+        table.add_row(Text(key), gib(values.get(key, 0)))
+    for key in (SCHEDULED, UNSCHEDULABLE):
+        table.add_row(Text(key), f"{values.get(key, 0):.0f}")
     return table
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,26 @@ def account(plane: ControlPlane) -> Path:
     """The kubeconfig of the controller's own account, with the rights that the manifests grant."""
     plane.kubectl("apply", "-f", str(DEPLOY / "rbac-controller.yaml"))
     return plane.kubeconfig_for_account("wholepod-controller")
+
+
+def with_crd(plane: ControlPlane) -> None:
+    """Returns when PodGroups are served."""
+    plane.kubectl("create", "-f", str(DEPLOY / "crd-podgroups.yaml"))
+    eventually(lambda: exists(plane, f"{GROUPS}/podgroups"), "PodGroups are served")
+
+
+@contextmanager
+def staged(plane: ControlPlane) -> Iterator[Stage]:
+    """A stage with a large node, which is cleared at the end."""
+    with (
+        Observer(plane, "/api/v1/pods") as pods,
+        Observer(plane, "/apis/events.k8s.io/v1/events") as events,
+        Observer(plane, f"{GROUPS}/podgroups") as groups,
+    ):
+        stage = Stage(plane, pods, events, groups)
+        stage.node("node", memory="64Gi")
+        yield stage
+        stage.clear()
 
 
 class Stage(Workbench):

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from tests.cluster import ControlPlane
-from tests.integration.controlling import CRDS, DEPLOY, GROUPS, Stage, account, exists
+from tests.integration.controlling import CRDS, DEPLOY, GROUPS, account, exists, staged
 from tests.integration.harness import Controller, Json, eventually
-from tests.integration.observer import Observer
 
 NAME = "podgroups.scheduling.x-k8s.io"
 
@@ -47,13 +46,8 @@ def test_installing_takes_the_right_to_and_is_done_once(plane: ControlPlane, log
         plane.kubectl("apply", "-f", str(DEPLOY / "rbac-controller-crds.yaml"))
         with Controller("--install-crds", kubeconfig=kubeconfig, log=log.with_name("other")) as installing:
             assert installing.said("installed the CRD of PodGroups")
-        with (
-            Observer(plane, "/api/v1/pods") as pods,
-            Observer(plane, "/apis/events.k8s.io/v1/events") as events,
-            Observer(plane, f"{GROUPS}/podgroups") as groups,
-        ):
-            stage = Stage(plane, pods, events, groups)
-            eventually(lambda: exists(plane, f"{GROUPS}/podgroups"), "PodGroups are served")
+        eventually(lambda: exists(plane, f"{GROUPS}/podgroups"), "PodGroups are served")
+        with staged(plane) as stage:
             stage.group("g", 1)
             assert stage.wait_status("g", phase="Pending")["scheduled"] == 0
         assert waiting.metric("wholepod_controller_following_restarts") == 0
@@ -69,13 +63,9 @@ def test_anothers_crd_is_left_alone_and_put_up_with(plane: ControlPlane, log: Pa
     created = plane.api.post(CRDS, upstreams())
     eventually(lambda: exists(plane, f"{GROUPS}/podgroups"), "PodGroups are served")
     with (
-        Observer(plane, "/api/v1/pods") as pods,
-        Observer(plane, "/apis/events.k8s.io/v1/events") as events,
-        Observer(plane, f"{GROUPS}/podgroups") as groups,
+        staged(plane) as stage,
         Controller("--install-crds", kubeconfig=kubeconfig, log=log) as controller,
     ):
-        stage = Stage(plane, pods, events, groups)
-        stage.node("node", memory="64Gi")
         stage.group("g", 1, scheduleTimeoutSeconds=1)
         stage.wait_status("g", phase="Pending")
         stage.member("a", "g")
@@ -96,4 +86,3 @@ def test_anothers_crd_is_left_alone_and_put_up_with(plane: ControlPlane, log: Pa
         crd = plane.api.get(f"{CRDS}/{NAME}")
         assert crd["metadata"]["generation"] == created["metadata"]["generation"]
         assert crd["spec"] == created["spec"] | {"conversion": crd["spec"]["conversion"]}
-        stage.clear()

@@ -20,13 +20,13 @@ from tests.integration.controlling import (
     LABEL,
     Stage,
     account,
-    exists,
     job,
+    staged,
     stateful_set,
     template,
+    with_crd,
 )
 from tests.integration.harness import Controller, Json, eventually
-from tests.integration.observer import Observer
 
 CONFIGURATION = """\
 apiVersion: wholepod.io/v1alpha1
@@ -43,8 +43,7 @@ HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
     with ControlPlane() as plane:
-        plane.kubectl("create", "-f", str(DEPLOY / "crd-podgroups.yaml"))
-        eventually(lambda: exists(plane, f"{GROUPS}/podgroups"), "PodGroups are served")
+        with_crd(plane)
         yield plane
 
 
@@ -75,15 +74,9 @@ def controller(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def stage(plane: ControlPlane, controller: Controller) -> Iterator[Stage]:
-    with (
-        Observer(plane, "/api/v1/pods") as pods,
-        Observer(plane, "/apis/events.k8s.io/v1/events") as events,
-        Observer(plane, f"{GROUPS}/podgroups") as groups,
-    ):
-        stage = Stage(plane, pods, events, groups)
+    with staged(plane) as stage:
         yield stage
         controller.show_log()
-        stage.clear()
 
 
 def refused(stage: Stage, manifest: Json) -> str:

@@ -36,22 +36,26 @@ def environment(temporary: Path, **further: str) -> dict[str, str]:
     return {**ours, "TMPDIR": str(temporary), "COLUMNS": "80", "TERM": "xterm", **further}
 
 
-def test_once_shows_and_checks_both_acts(temporary: Path) -> None:
+def test_once_shows_and_checks_all_acts(temporary: Path) -> None:
     done = subprocess.run(
         DEMO, cwd=REPOSITORY, env=environment(temporary, CI="true"), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    first, second = done.stdout.split("2. As two containers of one pod")
+    first, rest = done.stdout.split("2. As two containers of one pod")
+    second, third = rest.split("3. As a gang")
     assert re.search(r"node-a .* 1\.00 of 1\.25 GiB +a 1 GiB", first)
     assert re.search(r"node-b .* 0\.50 of 2\.00 GiB +b 0\.5 GiB", first)
     assert re.search(r"node-a .* 0\.00 of 1\.25 GiB", second)
     assert re.search(r"node-b .* 1\.50 of 2\.00 GiB +ab \(a 1 GiB \+ b 0\.5 GiB\)", second)
-    for pod, node in (("a", "node-a"), ("b", "node-b"), ("ab", "node-b")):
-        assert f"Successfully assigned default/{pod} to {node}" in second
-    assert re.search(r'wholepod_node_memory_bytes\{state="requested"\} +1\.5 GiB', second)
+    assert re.search(r"atomic +incomplete +0\.0 +0\.0 +0 +0 ", third)
+    assert re.search(r"hoarding +holding +0\.0 +[1-9]\d*\.\d +1 +0 ", third)
+    assert re.search(r"optimistic +claimed +0\.0 +0\.0 +1 +0 ", third)
+    for pod in ("hoarding-a", "hoarding-b", "optimistic-a", "optimistic-b"):
+        assert f"Successfully assigned default/{pod} to node-b" in third
+    assert re.search(r'wholepod_node_memory_bytes\{state="requested"\} +1\.5 GiB', third)
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert len(done.stdout.splitlines()) <= 40
+    assert len(done.stdout.splitlines()) <= 55
 
 
 class Terminal:

@@ -52,13 +52,10 @@ def problem(bench: Workbench) -> Workbench:
     return bench
 
 
-def member(bench: Workbench, name: str, memory: str, strategy: str) -> None:
-    options = {
-        "gang": strategy,
-        "min-count": "2",
-        "strategy": strategy,
-        "topology-key": "kubernetes.io/hostname",
-    }
+def member(
+    bench: Workbench, name: str, memory: str, strategy: str, *, topology_key: str = "kubernetes.io/hostname"
+) -> None:
+    options = {"gang": strategy, "min-count": "2", "strategy": strategy, "topology-key": topology_key}
     manifest = pod_manifest(name, {"memory": memory}, namespace=bench.namespace)
     manifest["metadata"]["annotations"] = {f"wholepod.io/{key}": value for key, value in options.items()}
     bench.api.create(manifest)
@@ -165,3 +162,37 @@ def test_a_claim_keeps_nobody_out(problem: Workbench, scheduler: Scheduler) -> N
     member(problem, "b", "512Mi", "optimistic")
     spent = settled(problem, scheduler, "optimistic", before)
     assert (spent["conflicts"], spent["wasted"]) == (1, 0)
+
+
+@pytest.mark.parametrize("strategy", ["hoarding", "optimistic"])
+def test_only_members_without_a_place_ask_for_nodes(
+    bench: Workbench, scheduler: Scheduler, strategy: str
+) -> None:
+    """Cluster autoscalers add nodes for pods that are `Unschedulable`."""
+    bench.node("first", memory="1Gi")
+    # Not for them, but what may be held is a share of all there is.
+    bench.node("tainted", memory="4Gi", taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}])
+    for name in ("a", "b"):
+        member(bench, name, "1Gi", strategy, topology_key="")
+    placed: list[str] = []
+    lacking: list[str] = []
+    for name in ("a", "b"):
+        reason = bench.wait_pod(name, lambda pod: condition(pod, "PodScheduled").get("reason"), "told")
+        (placed if reason == "WaitingForGang" else lacking).append(name)
+    assert len(placed) == 1
+    [name] = lacking
+    assert "1 Insufficient memory" in bench.wait_unschedulable(name)
+    assert [bench.node_of(name) for name in ("a", "b")] == ["", ""]
+    bench.node("second", memory="1Gi")
+    assert sorted(bench.wait_bound("a", "b")) == ["first", "second"]
+
+
+@pytest.mark.parametrize("strategy", ["atomic", "hoarding", "optimistic"])
+def test_a_gang_that_fits_nowhere_asks_for_nodes(
+    bench: Workbench, scheduler: Scheduler, strategy: str
+) -> None:
+    bench.node("small", memory="1Gi")
+    for name in ("a", "b"):
+        member(bench, name, "2Gi", strategy, topology_key="")
+    for name in ("a", "b"):
+        assert "1 Insufficient memory" in bench.wait_unschedulable(name)

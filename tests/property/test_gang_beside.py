@@ -31,8 +31,16 @@ class BesideMachine(GangMachine):
         gangs = self.engine.gangs
         if not gangs.planning:
             super().everybody_is_where_he_can_go_on_from()
-        elif not gangs.planning_alone and not gangs.decided:  # a plan under way takes nobody's room
-            assert not any(placed.assumed for placed in self.engine.state.pods.values())
+        elif (
+            not gangs.planning_alone and not gangs.decided
+        ):  # a plan takes nobody's room before it is validated
+            for placed in self.engine.state.pods.values():
+                assert not placed.assumed or gangs.is_trying(placed.info.uid)
+
+    @invariant()
+    def nobody_is_thought_away(self) -> None:
+        if not self.engine.gangs.planning_alone:  # what if others left is asked in steps as well
+            super().nobody_is_thought_away()
 
 
 def test_gangs_planned_beside_others() -> None:

@@ -255,6 +255,7 @@ def metrics() -> Metrics:
     metrics.victims.labels("a")
     metrics.shed.labels("a", "b")
     metrics.gang_commits.labels("complete")
+    metrics.races.labels("undone")
     for counter in (metrics.binds, metrics.retries, metrics.unreadable, metrics.volume_errors):
         counter.labels("any").inc()
     return metrics

@@ -6,9 +6,12 @@ whether it waits or has a node, so that it is known at any time how many members
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from scheduler.api_objects import PodGroup
+from scheduler.core.gangs.agreement import Look, disagreement, look_of
 from scheduler.core.gangs.commit import is_bound, shows_complete
 from scheduler.core.gangs.gang import GangError, GangOptions, GangPolicy, OnMemberLoss, read_options
 from scheduler.core.gangs.ref import GangRef, Source, gang_ref, group_of
@@ -30,6 +33,8 @@ class Gang:
         """Members that stay bound though their gang was given up; the same."""
         self.asked: tuple[object, PodInfo, GangOptions] | None = None
         """What it asked for when that was read last, and from what: its group, and its oldest member."""
+        self.looks: Counter[Look] = Counter()
+        """What members of a native group must have in common → how many have it."""
         self._ready: set[str] = set()
         self._bound: set[str] = set()
         self._showing: set[str] = set()
@@ -79,20 +84,39 @@ class Gang:
             self.kept.add(uid)
             self._sort(self.members[uid])
 
+    @property
+    def hint(self) -> str:
+        """What may keep members from existing; empty if nothing is known. (Other controllers create all their
+        pods at once, and which policy a StatefulSet has its pods don't say.)"""
+        controller = self.oldest.controller
+        if controller is None or controller[1] != "StatefulSet":
+            return ""
+        return " (a StatefulSet creates its pods one by one unless its podManagementPolicy is Parallel)"
+
     def put(self, info: PodInfo) -> None:
         """A member as it is now."""
+        self._overlook(info.uid)
         self.members[info.uid] = info
+        self.looks[look_of(info)] += 1
         self._sort(info)
         if self._oldest is not None and _age(info) <= _age(self._oldest):
             self._oldest = info
 
     def drop(self, uid: str) -> None:
         """No member any more."""
+        self._overlook(uid)
         del self.members[uid]
         for uids in (self._ready, self._bound, self._showing, self.leaving, self.kept):
             uids.discard(uid)
         if self._oldest is not None and self._oldest.uid == uid:
             self._oldest = None
+
+    def _overlook(self, uid: str) -> None:
+        if uid in self.members:
+            look = look_of(self.members[uid])
+            self.looks[look] -= 1
+            if not self.looks[look]:
+                del self.looks[look]
 
     def _sort(self, info: PodInfo) -> None:
         """Large gangs are asked at every change of a member, so members are not counted then but here."""
@@ -190,7 +214,10 @@ class GangBook:
     def options_to_plan(self, gang: Gang) -> GangOptions:
         """The same, but that a gang that was complete once needs no more members together than it has
         bound: those that come are placed as they come. Raises GangError."""
-        options = self.options(gang)
+        options, group = self.options(gang), group_of(gang.ref, self._cluster)
+        differ = disagreement(gang.looks, group) if isinstance(group, PodGroup) else ""
+        if differ:
+            raise GangError(differ)
         if options.on_member_loss is OnMemberLoss.KEEP:
             return options
         bound = gang.bound

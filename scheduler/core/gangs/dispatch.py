@@ -31,6 +31,7 @@ from scheduler.core.gangs.rescue import Rescue
 from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.gangs.runs import Run, Runs
+from scheduler.core.gangs.shortage import Shortage
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
@@ -77,14 +78,17 @@ class GangDispatch:
             policy=self.book.policy,
             exists=lambda ref: self.book.named(ref) is not None,
             on_released=on_released,
+            kept_from=lambda info: self.reservations.kept_from(info),
         )
-        self.hoarding, self.optimistic = Hoarding(workspace), Optimistic(workspace)
+        self.hoarding = Hoarding(workspace)
+        self.optimistic = Optimistic(workspace, self.hoarding)
         self._strategies: Mapping[Strategy, GangStrategy] = {
             Strategy.ATOMIC: Atomic(workspace),
             Strategy.HOARDING: self.hoarding,
             Strategy.OPTIMISTIC: self.optimistic,
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
+        self._shortage = Shortage(state, queue, self.book, clock, self._wanting, self.hoarding)
         self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
@@ -109,8 +113,8 @@ class GangDispatch:
         return self._runs.alone is not None
 
     def is_trying(self, uid: str) -> bool:
-        """Whether an attempt is under way for the waiting member."""
-        return self._runs.trying(uid)
+        """Whether an attempt is under way for the member."""
+        return self._runs.concerning(uid) is not None
 
     # ---- what the watch says
 
@@ -278,7 +282,10 @@ class GangDispatch:
         return placement
 
     def give_up(self, uid: str, why: str) -> bool:
-        """Ends the hold of this pod, if it has one, and returns whether it had."""
+        """Ends the hold of this pod, or the plan that has taken it up; returns whether there was one."""
+        if uid in self._state.pods and self.is_trying(uid):
+            self._drop_attempt(uid)
+            return True
         outcomes = self.hoarding.give_up(uid, why)
         self._settle(outcomes)
         return bool(outcomes)
@@ -292,6 +299,7 @@ class GangDispatch:
             self._settle(self.hoarding.expired())
         for node in self.reservations.look():
             self._on_freed(node)
+        self._shortage.look()
         self.accounts.look()
 
     def next_decided(self) -> MemberOutcome | None:
@@ -320,7 +328,12 @@ class GangDispatch:
     def next_due(self) -> float | None:
         """When `untold` or `expire` may have something to do."""
         times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
-        others = (self.hoarding.next_due(), self.reservations.next_due(), self.accounts.next_due())
+        others = (
+            self.hoarding.next_due(),
+            self.reservations.next_due(),
+            self._shortage.next_due(),
+            self.accounts.next_due(),
+        )
         return min([*times, *(time for time in others if time is not None)], default=None)
 
     # ---- internals
@@ -335,7 +348,8 @@ class GangDispatch:
             return f"gang {gang.ref} has lost members; it may be started anew"
         if self._strategies[options.strategy].wants(gang.existing, options):
             return ""
-        return f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
+        lacks = f"gang {gang.ref} has {gang.existing} of the {options.min_count} members that it needs"
+        return lacks + gang.hint
 
     def _review(self, gang: Gang, uid: str | None = None) -> None:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
@@ -362,10 +376,15 @@ class GangDispatch:
 
     def _settle(self, outcomes: Iterable[MemberOutcome]) -> None:
         """Puts the members where their outcomes say, and those that are worth a word in `decided`."""
+        grown: dict[GangRef, bool] = {}
+        """Gangs that still lack something → whether some of their members found places now."""
         for outcome in outcomes:
             queued, placement = outcome.queued, outcome.placement
             if self._queue.get(queued.info.uid) is not queued:
                 continue  # gone meanwhile
+            if outcome.again:
+                self._queue.activate(queued, "GangHolds")
+                continue
             if outcome.tentative:
                 self._queue.set_tentative(queued)
             elif outcome.preemption is not None:
@@ -393,6 +412,9 @@ class GangDispatch:
                 if gang is not None:
                     self.reservations.waits(gang.ref, self.book.policy(gang))
                     self.accounts.refused(gang.ref)
+                    grown[gang.ref] = grown.get(gang.ref, False) or outcome.tentative
+        for ref, more in grown.items():
+            self._shortage.failed(ref, anyway=more)
 
     def _has_new_terms(self, gang: Gang) -> bool:
         """Whether it asks for anything else than when it was planned last."""
@@ -412,6 +434,7 @@ class GangDispatch:
         self._settle(self.optimistic.give_up_all(gang.ref, why))
 
     def _serve(self, ref: GangRef) -> None:
+        self._shortage.served(ref)
         for node in self.reservations.served(ref):
             self._on_freed(node)
 
@@ -423,8 +446,10 @@ class GangDispatch:
             options = self.book.options_to_plan(gang)
         except GangError:
             return None
+        if gang.existing < options.min_count:
+            return None
         lacking = options.min_count - len(self._workspace.nodes_of(gang))
-        return (options, lacking) if lacking > 0 and gang.existing >= options.min_count else None
+        return (options, lacking) if lacking > 0 else None
 
     def _wanting(self, ref: GangRef) -> Wanting | None:
         gang = self.book.named(ref)
@@ -455,7 +480,7 @@ class GangDispatch:
     def _note_failure(self, gang: Gang, outcomes: Iterable[MemberOutcome]) -> None:
         """If the gang lacks nothing but room. The words are those of PlacementFeasible
         (pkg/scheduler/framework/plugins/gangscheduling), but that all members were tried."""
-        refused = [o for o in outcomes if o.placement.node is None and not o.retry]
+        refused = [o for o in outcomes if o.placement.node is None and not (o.retry or o.again)]
         lacks = self._lacks(gang) if refused else None
         if lacks is None:
             return

@@ -27,6 +27,9 @@ class Source(Enum):
     COSCHEDULING = "podgroups.scheduling.x-k8s.io"
     ANNOTATIONS = "annotations"
 
+    __hash__ = object.__hash__
+    """Gangs are looked up by their source among others, many times for each pod; Enum's own is slow."""
+
 
 class GangRef(NamedTuple):
     """Names a gang."""
@@ -76,6 +79,7 @@ GROUPS: Mapping[type[ClusterObject], Source] = {
     CoschedulingPodGroup: Source.COSCHEDULING,
 }
 """Kinds of objects that describe gangs."""
+_KINDS = {source: kind for kind, source in GROUPS.items()}
 
 
 def group_ref(item: ClusterObject) -> GangRef | None:
@@ -86,7 +90,7 @@ def group_ref(item: ClusterObject) -> GangRef | None:
 
 def group_of(ref: GangRef, cluster: ClusterObjects) -> ClusterObject | None:
     """The object that describes the gang, if there is one."""
-    kind = next((kind for kind, source in GROUPS.items() if source is ref.source), None)
+    kind = _KINDS.get(ref.source)
     return None if kind is None else cluster.get(kind, ref.name, ref.namespace)
 
 

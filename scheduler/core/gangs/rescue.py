@@ -1,6 +1,7 @@
 """What comes after an attempt in vain: a gang all of whose members exist may have others evicted.
 
-Whatever its strategy, a gang preempts as a whole: it gives up what it holds or claims, and each member that
+First it is planned once more as a whole, without what it holds or claims itself. Then, whatever its strategy,
+a gang preempts as a whole: it gives up what it holds or claims, and each member that
 the plan has a place for is *nominated* to its node. That keeps pods of the gang's priority or lower from the
 room while the victims leave. When they are gone the gang is tried like any other. As long as victims leave
 nodes that members are nominated to, nobody else is evicted for the gang. If they leave by the doing of a
@@ -17,9 +18,11 @@ from dataclasses import replace
 
 from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang
-from scheduler.core.gangs.gang import GangOptions
+from scheduler.core.gangs.commit import GangCommit
+from scheduler.core.gangs.gang import GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.preempting import Found, GangPreemption
+from scheduler.core.placement import Placement
 from scheduler.core.post_filters import PostFilters
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 
@@ -63,7 +66,7 @@ class Rescue:
     ) -> Generator[None, None, list[MemberOutcome]]:
         own = {o.queued.info.uid: o for o in outcomes if o.queued.info.uid in gang.members}
         refused = [o for o in own.values() if o.placement.node is None and not o.retry]
-        if not refused or gang.existing < options.min_count or not self._has_plugins(refused):
+        if not refused or gang.existing < options.min_count:
             return outcomes
         others = [pod for uid in gang.members if uid not in own and (pod := self._queue.get(uid)) is not None]
         waiting = [outcome.queued for outcome in own.values()]
@@ -73,28 +76,51 @@ class Rescue:
         if others_wait or self.awaits_victims(gang):
             text = "" if others_wait else "ongoing preemption on nominated nodes"
             return _with_text(outcomes, refused, text, keeps_nomination=True)
-        found: Found | None = None
+        found, helped = Found(""), None
         self._hoarding.lift(gang.ref)
         nominated = self._set_aside(gang)
         try:
             need = max(options.min_count - len(self._workspace.nodes_of(gang)), 1)
-            if len(waiting) >= need:
+            if len(waiting) >= need and options.strategy is not Strategy.ATOMIC:
+                helped = yield from self._at_once(gang, options, waiting, need)
+            if len(waiting) >= need and helped is None and self._has_plugins(refused):
                 found = yield from self._preemption.look(gang, options, waiting, need)
+                if found.preemption is not None:
+                    helped = _preempting(waiting, own, found, self._workspace.turned_away)
         finally:
             self._restore(nominated)
-            if found is None or found.preemption is None:
+            if helped is None:
                 self._hoarding.put_back(gang.ref)
-        if found is None or not (found.message or found.fits):
-            return outcomes
-        if found.preemption is not None:
+        if helped is not None:
             for uid in list(gang.members):
                 self._drop(uid)
-            return [outcome for outcome in outcomes if outcome.queued.info.uid not in own] + _preempting(
-                waiting, own, found, self._workspace.turned_away
-            )
+            return [outcome for outcome in outcomes if outcome.queued.info.uid not in own] + helped
+        if not (found.message or found.fits):
+            return outcomes
         if found.fits:
             return [replace(o, retry=True) if o in refused else o for o in outcomes]
         return _with_text(outcomes, refused, found.message, keeps_nomination=False)
+
+    def _at_once(
+        self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod], need: int
+    ) -> Generator[None, None, list[MemberOutcome] | None]:
+        """A plan for all that the gang needs, which a strategy that takes members as they come may have
+        missed: nobody is evicted for a gang that fits."""
+        planning = self._workspace.planning(gang, options, waiting, need=need)
+        yield from planning.steps()
+        plan, commit = planning.plan, None
+        if not plan.found:
+            return None
+        before = len(self._workspace.nodes_of(gang)) - len(plan.nodes)
+        if before < options.min_count:
+            commit = GangCommit(gang.ref, options.min_count, before, plan.nodes)
+            self._workspace.cost.commits[options.strategy.value] += 1
+        return [
+            MemberOutcome(pod, Placement(plan.nodes[pod.info.uid]), commit=commit)
+            if pod.info.uid in plan.nodes
+            else self._workspace.refused(pod, planning)
+            for pod in waiting
+        ]
 
     def _has_plugins(self, refused: Sequence[MemberOutcome]) -> bool:
         cycles = self._workspace.cycles

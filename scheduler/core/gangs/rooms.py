@@ -34,9 +34,10 @@ class Rooms:
         self._nominated: dict[str, tuple[PodInfo, str]] = {}
         """Pods that have room here, and the node that they are nominated to: they must not count twice."""
 
-    def take(self, member: Member, node: str) -> None:
-        """On a node that exists."""
-        uid, plan = member.info.uid, member.cycle.plan(member.info, node)
+    def take(self, member: Member, node: str, *, silent: bool = False) -> None:
+        """On a node that exists. `silent`: nothing beyond nodes concerns the member, so it has no volumes
+        to plan."""
+        uid, plan = member.info.uid, None if silent else member.cycle.plan(member.info, node)
         nominated = self._state.nominations.drop(uid)
         if nominated is not None:
             self._nominated[uid] = member.info, nominated

@@ -57,9 +57,6 @@ class Runs:
         """Whose outcome a change of this member makes void."""
         return next((run for run in self._all() if uid in run.concerns), None)
 
-    def trying(self, uid: str) -> bool:
-        return any(uid in run.taken for run in self._all())
-
     def add(self, run: Run) -> None:
         """Of `alone` there may be one, and it is added only when there is none."""
         if run.beside:

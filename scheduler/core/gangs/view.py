@@ -206,6 +206,6 @@ def _waits_for(
     missing = options.min_count - gang.existing
     if missing > 0:
         gated = f" ({counts[MemberState.GATED]} are gated)" if counts[MemberState.GATED] else ""
-        return f"{missing} more member{'s' if missing > 1 else ''} to exist{gated}"
+        return f"{missing} more member{'s' if missing > 1 else ''} to exist{gated}{gang.hint}"
     said = [member.why for member in members if member.state is MemberState.WAITING and member.why]
     return said[0] if said else "room for its members"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scheduler.controller.members import Count
 from scheduler.controller.shapes import GroupObject, GroupStatus
-from scheduler.controller.status import FINAL, outlook
+from scheduler.controller.status import FINAL, outlook, takes_back
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
@@ -148,6 +148,16 @@ def test_no_timeout(timeout_s: int | None) -> None:
     much_later = NOW + datetime.timedelta(days=9)
     g = group(1, timeout_s=timeout_s, scheduleStartTime="2026-01-02T03:04:05Z")
     assert outlook(g, Count(exist=1), much_later)[1:] == ("", None)
+
+
+@given(counts, counts, st.integers(1, 6))
+def test_what_goes_on_takes_nothing_back_and_what_is_lost_does(one: Count, more: Count, needed: int) -> None:
+    fields = ("exist", "scheduled", "running", "succeeded", "failed")
+    other = Count(**{field: getattr(one, field) + getattr(more, field) for field in fields})
+    before, now = (outlook(group(needed), count, NOW).status for count in (one, other))
+    assert not takes_back(before, now)
+    if one.scheduled < other.scheduled:
+        assert takes_back(now, before)
 
 
 def test_members_that_go_end_the_wait() -> None:

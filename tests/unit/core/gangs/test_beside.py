@@ -90,6 +90,26 @@ def test_a_change_that_leaves_room_is_a_conflict_in_mode_sequence_alone(mode: st
     assert conflicts(engine) == expected
 
 
+def test_in_mode_incremental_members_without_a_conflict_are_held_and_the_others_planned_at_once() -> None:
+    engine = cluster("12Gi", "12Gi", "12Gi", clock=BusyClock())
+    begun(engine, gang(transaction="incremental"))
+    held: set[int] = set()
+
+    def look() -> None:
+        held.update(len(holding.holds) for holding in engine.gangs.hoarding.holdings)
+
+    engine.upsert_pod(foreign("x", "n0", "6Gi").obj())
+    engine.upsert_pod(foreign("y", "n1", "6Gi").obj())
+    engine.upsert_pod(foreign("z", "n2", "1Gi").obj())
+    decisions = decide_each(engine, look)
+    assert placed(decisions) == {}  # there is room for 23
+    assert conflicts(engine) == 1
+    assert engine.gangs.cost.rollbacks.total() == 0
+    assert max(held) >= 12
+    engine.remove_pod("uid-of-default/z")
+    assert len(placed(decide_all(engine))) == MEMBERS
+
+
 def test_after_five_conflicts_nobody_is_decided_beside() -> None:
     engine = cluster("99Gi", clock=BusyClock())
     begun(engine, gang(**{"conflict-mode": "sequence"}))
@@ -100,7 +120,8 @@ def test_after_five_conflicts_nobody_is_decided_beside() -> None:
         nonlocal alone, number
         alone = alone or engine.gangs.planning_alone
         number += 1
-        engine.upsert_pod(foreign(f"x{number}", "n0", "1Mi").obj())
+        labels = {"kubernetes.io/hostname": "n0", "number": str(number)}
+        engine.upsert_node(make_node("n0").labels(labels).allocatable(memory="99Gi").obj())
 
     decisions = decide_each(engine, disturb)
     assert alone

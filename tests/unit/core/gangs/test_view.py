@@ -46,6 +46,13 @@ def test_incomplete_gangs() -> None:
     assert members(gang)["b"] == ("gated", "")
 
 
+def test_a_stateful_set_may_be_why_members_are_missing() -> None:
+    engine = cluster("4Gi")
+    engine.upsert_pod(member("a").owner("StatefulSet").obj())
+    hint = "(a StatefulSet creates its pods one by one unless its podManagementPolicy is Parallel)"
+    assert shown(engine).waits_for == f"1 more member to exist {hint}"
+
+
 def test_a_gang_that_is_described_badly_says_how() -> None:
     engine = cluster("4Gi")
     engine.upsert_pod(member("a", strategy="greedy").obj())
