@@ -48,6 +48,8 @@ class MemberOutcome:
     """It has a node only as long as the strategy wants: there is nothing to bind yet."""
     retry: bool = False
     """It has none, and is tried again after its backoff, whatever happens meanwhile."""
+    again: bool = False
+    """It has none, and is tried again at once: there is nothing to tell."""
     volumes: VolumePlan | None = None
     """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None
@@ -108,6 +110,11 @@ class Workspace:
         """Of its members that are assumed or bound, and not leaving."""
         pods = self.state.pods
         return [pods[uid].node for uid in gang.members if uid in pods and gang.stays(uid)]
+
+    def needs(self, gang: Gang, options: GangOptions) -> list[int]:
+        """How many waiting members to find places for: all that it lacks, if they exist, or else any."""
+        lacking = options.min_count - len(self.nodes_of(gang))
+        return [lacking, 1] if lacking > 1 and gang.existing >= options.min_count else [1]
 
     def planning(
         self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int
