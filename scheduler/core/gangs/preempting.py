@@ -17,6 +17,7 @@ FilterVictimsWithPDBViolation (…/preemption/util.go).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -151,6 +152,10 @@ class _Search:
         """By uid of each of its pods."""
         self.why = ""
         """Why there is no plan."""
+        self._on: dict[str, list[str]] = defaultdict(list)
+        """Members by node, once there is a plan,"""
+        self._elsewhere: list[str] = []
+        """and those to which pods on other nodes matter."""
         self.violations = 0
         """How many of the victims overdraw a disruption budget."""
 
@@ -181,7 +186,11 @@ class _Search:
         """Puts back whoever can stay; returns the others, most important first. Whoever is on a member's
         node is looked at: the plan took single pods for what to evict there."""
         pods = self._state.pods
-        for node in set(self.nodes.values()):
+        self._elsewhere = self._looking_elsewhere()
+        self._on = defaultdict(list)
+        for uid, node in self.nodes.items():
+            self._on[node].append(uid)
+        for node in list(self._on):
             for placed in self._state.pods_on(node):
                 self._lift_with_others(placed)
             yield
@@ -294,18 +303,30 @@ class _Search:
     def _everybody_fits_beside(self, victim: Victim) -> bool:
         """Whether all members that the victim may be in the way of fit beside it, and beside each other."""
         pods = self._state.pods
-        here = {pods[pod.uid].node for pod in victim.pods if pod.uid in pods}
+        concerned = [uid for pod in victim.pods if pod.uid in pods for uid in self._on[pods[pod.uid].node]]
+        if any(pod.rules != NO_RULES for pod in victim.pods):
+            self._elsewhere = self._looking_elsewhere()
         asked: set[object] = set()
-        for uid, node in self.nodes.items():
+        for uid in dict.fromkeys((*concerned, *self._elsewhere)):
             member = self._members[uid]
             # Alike members on one node get one answer.
+            node = pods[uid].node if uid in pods else ""
             alike = member.key, id(member.cycle), member.info.signature, node
-            if alike in asked or not (node in here or _looks_elsewhere(member)):
+            if alike in asked:
                 continue
             asked.add(alike)
             if not self._fits_beside_others(member):
                 return False
         return True
+
+    def _looking_elsewhere(self) -> list[str]:
+        """Members to which pods on other nodes may make a difference, as things stand."""
+        return [
+            uid
+            for uid, member in self._members.items()
+            if uid in self._state.pods
+            and (member.info.rules != NO_RULES or any(member.cycle.remote.filter_context(member.info)))
+        ]
 
     def _fits_beside_others(self, member: Member) -> bool:
         node = self._rooms.give_back(member.info.uid)
@@ -315,11 +336,6 @@ class _Search:
         fits = member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None
         self._rooms.take(member, node)
         return fits
-
-
-def _looks_elsewhere(member: Member) -> bool:
-    """Whether pods on other nodes may make a difference to the member, as things stand."""
-    return member.info.rules != NO_RULES or any(member.cycle.remote.filter_context(member.info))
 
 
 def _order(victim: Victim) -> tuple[object, ...]:
