@@ -86,6 +86,7 @@ class GangPreemption:
         )
         try:
             if not (yield from search.plan(need)):
+                yield from search.put_all_back()
                 return Found(search.why)
             victims = yield from search.reprieve()
             nodes = search.nodes
@@ -173,7 +174,8 @@ class _Search:
                 return True
             if are_interchangeable(members):
                 return False
-            self.undo()
+            for uid in self._members:
+                self._rooms.give_back(uid)
         yield from self._lift_all()
         if not self._lifted:
             self.why = NO_VICTIMS
@@ -194,9 +196,10 @@ class _Search:
             for placed in self._state.pods_on(node):
                 self._lift_with_others(placed)
             yield
-        victims = sorted({id(victim): victim for victim in self._lifted.values()}.values(), key=_order)
+        yield from self._spare_bystanders()
+        victims = sorted(self._victims(), key=_order)
         violating = self._violating(victims)
-        for victim in sorted(victims, key=lambda victim: (id(victim) not in violating, victim.order)):
+        for victim in sorted(victims, key=lambda victim: id(victim) not in violating):
             if any(self._state.is_being_evicted(pod) for pod in victim.pods):
                 continue  # their room is as good as free
             for pod in victim.pods:
@@ -214,6 +217,13 @@ class _Search:
             Victim(tuple(pods[p.uid].info for p in v.pods if p.uid in pods), v.priority, v.rank) for v in left
         ]
         return [victim for victim in there if victim.pods]
+
+    def put_all_back(self) -> Generator[None, None, None]:
+        """What `undo` does, in steps: they may be tens of thousands."""
+        for count, uid in enumerate(self._lifted):
+            self._state.put_back(uid)
+            if count % _LIFTED_AT_ONCE == 0:
+                yield
 
     def undo(self) -> None:
         """As if nothing had been tried."""
@@ -299,6 +309,23 @@ class _Search:
             if violates:
                 counts[victim_id] = counts.get(victim_id, 0) + 1
         return counts
+
+    def _victims(self) -> list[Victim]:
+        return list({id(victim): victim for victim in self._lifted.values()}.values())
+
+    def _spare_bystanders(self) -> Generator[None, None, None]:
+        """Puts back who is in no member's way: in a large cluster nearly all, if all were lifted."""
+        if self._elsewhere:
+            return
+        pods = self._state.pods
+        for count, victim in enumerate(self._victims()):
+            in_the_way = (pods[pod.uid].node in self._on for pod in victim.pods if pod.uid in pods)
+            if not any(in_the_way) and all(pod.rules == NO_RULES for pod in victim.pods):
+                for pod in victim.pods:
+                    self._state.put_back(pod.uid)
+                    self._lifted.pop(pod.uid, None)
+            if count % _LIFTED_AT_ONCE == 0:
+                yield
 
     def _everybody_fits_beside(self, victim: Victim) -> bool:
         """Whether all members that the victim may be in the way of fit beside it, and beside each other."""
