@@ -249,6 +249,11 @@ def controller(
 @click.option("--ca-file", type=click.Path(path_type=Path), help="Verify an https URL by these certificates.")
 @click.option("--insecure-skip-tls-verify", is_flag=True, help="Don't verify an https URL.")
 @click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="Bearer token, for a scheduler that asks for one (as from `kubectl create token`).",
+)
+@click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Format."
 )
 def gangs(
@@ -259,6 +264,7 @@ def gangs(
     url: str,
     ca_file: Path | None,
     insecure_skip_tls_verify: bool,
+    token_file: Path | None,
     output: str,
 ) -> None:
     """List gangs: their members, strategy and state, and what each waits for.
@@ -286,7 +292,7 @@ def gangs(
 
     try:
         selection = Selection.of(names, namespace=namespace, states=states, strategies=strategies)
-        answer = ask(url, ca_file=ca_file, verify=not insecure_skip_tls_verify)
+        answer = ask(url, ca_file=ca_file, verify=not insecure_skip_tls_verify, token_file=token_file)
     except ConfigurationError as error:
         _fail(error, EXIT_CONFIGURATION)
     except OSError as error:

@@ -30,6 +30,7 @@ from scheduler.core.gangs.view import GangList, GangState, GangView
 
 TIMEOUT_S = 10.0
 NO_SUCH_GANG = 1
+_SHOWN_BYTES = 300
 _STYLES = {
     GangState.BOUND: "green",
     GangState.COMMITTING: "green",
@@ -90,11 +91,19 @@ class Selection:
         )
 
 
-def ask(url: str, *, ca_file: Path | None = None, verify: bool = True) -> GangList:
+def ask(
+    url: str, *, ca_file: Path | None = None, verify: bool = True, token_file: Path | None = None
+) -> GangList:
     """What the scheduler at `url` says. Raises ConfigurationError, and Unreachable when none answers."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"--url must be like http://HOST:PORT, got {url!r}")
+    request = urllib.request.Request(f"{url.rstrip('/')}/debug/gangs")  # noqa: S310  (just checked)
+    if token_file is not None:
+        if parts.scheme != "https":
+            raise ConfigurationError("--token-file needs an https --url: a token must not be read on the way")
+        # Not to wherever we might be redirected.
+        request.add_unredirected_header("Authorization", f"Bearer {_token(token_file)}")
     handlers: list[urllib.request.BaseHandler] = [
         urllib.request.HTTPSHandler(context=_tls(ca_file, verify=verify))
     ]
@@ -102,10 +111,15 @@ def ask(url: str, *, ca_file: Path | None = None, verify: bool = True) -> GangLi
         handlers.append(urllib.request.ProxyHandler({}))  # a proxy's own loopback is never meant
     opener = urllib.request.build_opener(*handlers)
     try:
-        with opener.open(f"{url.rstrip('/')}/debug/gangs", timeout=TIMEOUT_S) as answer:
+        with opener.open(request, timeout=TIMEOUT_S) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
         with error:
+            if error.code in (401, 403):
+                why = printable(error.read(_SHOWN_BYTES).decode(errors="replace").strip())
+                raise Unreachable(
+                    f"the scheduler at {url} refuses ({error.code}): {why}; see --token-file"
+                ) from None
             raise Unreachable(
                 f"{url}/debug/gangs answered {error.code} {printable(error.reason)}: is it a Wholepod "
                 "scheduler, of a version that has this command?"
@@ -239,6 +253,16 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _token(file: Path) -> str:
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read --token-file {file}: {error}") from error
+    if not token or not token.isprintable() or not token.isascii():
+        raise ConfigurationError(f"--token-file {file} holds no token")
+    return token
 
 
 def _tls(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:

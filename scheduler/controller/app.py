@@ -35,6 +35,7 @@ from scheduler.controller.workloads import Workload
 from scheduler.controller.workqueue import WorkQueue
 from scheduler.core.gangs.ref import POD_GROUP_LABEL
 from scheduler.kube.client import KubeClient
+from scheduler.kube.decode import Garbled
 from scheduler.kube.errors import KubeError
 from scheduler.kube.permissions import DELEGATION, require
 from scheduler.kube.resources import Resource
@@ -183,7 +184,7 @@ class Controller:
             await asyncio.sleep(RESYNC_S)
             try:
                 await self._groups.resync()
-            except KubeError as error:
+            except (KubeError, Garbled) as error:
                 log.info("PodGroups could not be listed to compare", why=str(error))
 
     # What `Following` tells.

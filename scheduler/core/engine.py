@@ -74,7 +74,7 @@ class Engine:
             on_asleep=lambda name, plugins: self._waking.wait_for_help(name, plugins),
         )
         self._second_looks = {
-            name: SecondLook(cycle, self.state, self._post_filters, self.gangs.reservations.allowed)
+            name: SecondLook(cycle, self.state, self._post_filters, self.gangs.reservations)
             for name, cycle in self.cycles.items()
         }
         self._waking = Waking(

@@ -19,6 +19,15 @@ GROUPS = "/apis/scheduling.k8s.io/v1beta1"
 pytestmark = pytest.mark.skipif(asked_minor() is not None, reason="v1beta1 is served since Kubernetes 1.37")
 
 
+def told(groups: Mapping[str, Json], status: str) -> Json | None:
+    """The only group's condition, if it is so."""
+    for found in groups.values():
+        for condition in found.get("status", {}).get("conditions", ()):
+            if (condition["type"], condition["status"]) == ("PodGroupInitiallyScheduled", status):
+                return dict(condition)
+    return None
+
+
 def test_a_native_gang_is_bound_and_its_group_told(log: Path) -> None:
     with (
         ControlPlane(
@@ -32,7 +41,7 @@ def test_a_native_gang_is_bound_and_its_group_told(log: Path) -> None:
         Scheduler("--leader-elect=false", kubeconfig=plane.kubeconfig, log=log),
     ):
         bench = Workbench(plane, pods, events)
-        bench.node("node", memory="2Gi")
+        bench.node("small", memory="1Gi")
         group: Json = {
             "apiVersion": "scheduling.k8s.io/v1beta1",
             "kind": "PodGroup",
@@ -45,13 +54,19 @@ def test_a_native_gang_is_bound_and_its_group_told(log: Path) -> None:
                 name, {"memory": "1Gi"}, namespace=bench.namespace, schedulingGroup={"podGroupName": "g"}
             )
             bench.api.create(manifest)
-        assert bench.wait_bound("a", "b") == ["node", "node"]
-
-        def told(seen: Mapping[str, Json]) -> Json | None:
-            for found in seen.values():
-                for condition in found.get("status", {}).get("conditions", ()):
-                    if (condition["type"], condition["status"]) == ("PodGroupInitiallyScheduled", "True"):
-                        return dict(condition)
-            return None
-
-        assert groups.wait(told, "the group is told")["reason"] == "Scheduled"
+        refused = groups.wait(lambda seen: told(seen, "False"), "the group is told why it waits")
+        assert (refused["reason"], refused["message"]) == (
+            "Unschedulable",
+            "minCount (2) cannot be satisfied: 1 scheduled, 0 remaining, "
+            "0/1 nodes are available: 1 Insufficient memory.",
+        )
+        bench.node("large", memory="2Gi")
+        bench.wait_bound("a", "b")
+        placed = groups.wait(lambda seen: told(seen, "True"), "the group is told that it was placed")
+        assert (placed["reason"], placed["message"]) == ("Scheduled", "")
+        surplus = pod_manifest(
+            "c", {"memory": "9Gi"}, namespace=bench.namespace, schedulingGroup={"podGroupName": "g"}
+        )
+        bench.api.create(surplus)
+        bench.wait_unschedulable("c")
+        assert groups.ask(lambda seen: told(seen, "True")) == placed

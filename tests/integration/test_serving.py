@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
 from pathlib import Path
 
 import trustme
 
-from tests.integration.harness import Scheduler, eventually
+from tests.integration.harness import WHOLEPOD, Scheduler, eventually
 from tests.integration.workbench import Workbench
 
 
@@ -44,3 +45,15 @@ def test_the_api_server_says_who_may_ask(bench: Workbench, log: Path, tmp_path: 
         bench.plane.kubectl("create", "clusterrolebinding", "reads", "--clusterrole=reads", "--user=stranger")
         eventually(lambda: get("/metrics", "stranger")[0] == 200, "who was refused is asked for again")
         assert get("/configz", "stranger")[0] == 403
+
+        def gangs(user: str) -> subprocess.CompletedProcess[str]:
+            (tmp_path / "token").write_text(tokens[user])
+            authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+            where = [f"--url={scheduler.url}", f"--ca-file={tmp_path}/ca.crt"]
+            command = [str(WHOLEPOD), "gangs", *where, f"--token-file={tmp_path}/token"]
+            return subprocess.run(command, capture_output=True, text=True)
+
+        assert gangs("admin").stdout == "No gangs.\n"
+        refused = gangs("stranger")
+        assert refused.returncode == 3
+        assert "refuses (403): stranger may not get /debug/gangs; see --token-file" in refused.stderr

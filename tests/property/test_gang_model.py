@@ -40,6 +40,7 @@ GANGS = ("g", "h", "k")
 
 class GangMachine(RuleBasedStateMachine):
     strategy = "atomic"
+    transaction = "all-or-nothing"
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +88,7 @@ class GangMachine(RuleBasedStateMachine):
             GANG: gang,
             "wholepod.io/min-count": str(self.needs[gang]),
             "wholepod.io/strategy": self.strategy,
+            "wholepod.io/transaction": self.transaction,
             **self.topology,
         }
         self.add(make_pod().annotations(annotations).priority(2 * GANGS.index(gang)), memory)
@@ -304,7 +306,15 @@ class GangMachine(RuleBasedStateMachine):
             assert commit.placed_before < commit.min_count
 
 
-@pytest.mark.parametrize("strategy", ["atomic", "hoarding", "optimistic"])
-def test_gangs(strategy: str) -> None:
-    machine = type("GangMachine", (GangMachine,), {"strategy": strategy})
+@pytest.mark.parametrize(
+    ("strategy", "transaction"),
+    [
+        ("atomic", "all-or-nothing"),
+        ("hoarding", "all-or-nothing"),
+        ("optimistic", "all-or-nothing"),
+        ("optimistic", "incremental"),
+    ],
+)
+def test_gangs(strategy: str, transaction: str) -> None:
+    machine = type("GangMachine", (GangMachine,), {"strategy": strategy, "transaction": transaction})
     run_state_machine_as_test(machine, settings=settings(stateful_step_count=40))

@@ -149,6 +149,13 @@ def test_nothing_steers_the_terminal(ask: Ask) -> None:
         (["x/train", "-n", "ml"], 2, "'x/train' is not in namespace 'ml'"),
         (["--url", "localhost:10259"], 2, "--url must be like http://HOST:PORT, got 'localhost:10259'"),
         (["--ca-file", "/missing"], 2, "cannot use --ca-file /missing"),
+        (["--token-file", "/missing"], 2, "--token-file needs an https --url"),
+        (
+            ["--url", "https://127.0.0.1:1", "--token-file", "/missing"],
+            2,
+            "cannot read --token-file /missing",
+        ),
+        (["--url", "https://127.0.0.1:1", "--token-file", "/dev/null"], 2, "--token-file /dev/null holds no"),
         (["--url", "http://127.0.0.1:1"], 3, "no scheduler answers at http://127.0.0.1:1: "),
     ],
 )
@@ -160,7 +167,12 @@ def test_errors(ask: Ask, arguments: list[str], code: int, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"), [(404, b"404", "answered 404 Not Found"), (200, b"<html>", "something else")]
+    ("status", "body", "said"),
+    [
+        (404, b"404", "answered 404 Not Found"),
+        (200, b"<html>", "something else"),
+        (401, b"who\x1b are you?\n", r"refuses (401): who\x1b are you?; see --token-file"),
+    ],
 )
 def test_other_servers(ask: Ask, answer: dict[str, object], status: int, body: bytes, said: str) -> None:
     answer |= {"status": status, "body": body}

@@ -48,6 +48,8 @@ class MemberOutcome:
     """It has a node only as long as the strategy wants: there is nothing to bind yet."""
     retry: bool = False
     """It has none, and is tried again after its backoff, whatever happens meanwhile."""
+    again: bool = False
+    """It has none, and is tried again at once: there is nothing to tell."""
     volumes: VolumePlan | None = None
     """Of a placed member: what has to be written before its bind."""
     commit: GangCommit | None = None
@@ -97,6 +99,8 @@ class Workspace:
     """Whether a gang has members."""
     on_released: Callable[[str, PodInfo], None]
     """Called with the name of a node, when others may use again what was held there for this pod."""
+    kept_from: Callable[[PodInfo], frozenset[str]]
+    """Nodes of which the pod may not take any room."""
 
     def member(self, queued: QueuedPod) -> Member:
         name, key = queued.kind
@@ -106,6 +110,11 @@ class Workspace:
         """Of its members that are assumed or bound, and not leaving."""
         pods = self.state.pods
         return [pods[uid].node for uid in gang.members if uid in pods and gang.stays(uid)]
+
+    def needs(self, gang: Gang, options: GangOptions) -> list[int]:
+        """How many waiting members to find places for: all that it lacks, if they exist, or else any."""
+        lacking = options.min_count - len(self.nodes_of(gang))
+        return [lacking, 1] if lacking > 1 and gang.existing >= options.min_count else [1]
 
     def planning(
         self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int
@@ -121,7 +130,16 @@ class Workspace:
             ordered = sorted(pods, key=self._size, reverse=True)
         members = [self.member(pod) for pod in ordered]
         placed = self.nodes_of(gang)
-        return GangPlanning(gang.ref, options, members, self.state, self.rooms, placed=placed, need=need)
+        return GangPlanning(
+            gang.ref,
+            options,
+            members,
+            self.state,
+            self.rooms,
+            placed=placed,
+            need=need,
+            kept=lambda: self.kept_from(gang.oldest),
+        )
 
     def _size(self, pod: QueuedPod) -> float:
         """The largest share of the cluster that the pod asks for, of any resource."""

@@ -13,13 +13,13 @@ DURATION_BOUNDS_S = tuple(0.01 * 2**i for i in range(20))
 """Those of kube-scheduler's pod_scheduling_sli_duration_seconds: 10 ms to 87 minutes."""
 
 
+@dataclass
 class Durations:
     """A histogram of times in seconds."""
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(DURATION_BOUNDS_S) + 1)
-        """By the first bound that is not exceeded; the last one: all bounds are."""
-        self.sum_s = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS_S) + 1))
+    """By the first bound that is not exceeded; the last one: all bounds are."""
+    sum_s: float = 0.0
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(DURATION_BOUNDS_S, seconds)] += 1

@@ -78,8 +78,10 @@ class GangDispatch:
             policy=self.book.policy,
             exists=lambda ref: self.book.named(ref) is not None,
             on_released=on_released,
+            kept_from=lambda info: self.reservations.kept_from(info),
         )
-        self.hoarding, self.optimistic = Hoarding(workspace), Optimistic(workspace)
+        self.hoarding = Hoarding(workspace)
+        self.optimistic = Optimistic(workspace, self.hoarding)
         self._strategies: Mapping[Strategy, GangStrategy] = {
             Strategy.ATOMIC: Atomic(workspace),
             Strategy.HOARDING: self.hoarding,
@@ -380,6 +382,9 @@ class GangDispatch:
             queued, placement = outcome.queued, outcome.placement
             if self._queue.get(queued.info.uid) is not queued:
                 continue  # gone meanwhile
+            if outcome.again:
+                self._queue.activate(queued, "GangHolds")
+                continue
             if outcome.tentative:
                 self._queue.set_tentative(queued)
             elif outcome.preemption is not None:
@@ -475,7 +480,7 @@ class GangDispatch:
     def _note_failure(self, gang: Gang, outcomes: Iterable[MemberOutcome]) -> None:
         """If the gang lacks nothing but room. The words are those of PlacementFeasible
         (pkg/scheduler/framework/plugins/gangscheduling), but that all members were tried."""
-        refused = [o for o in outcomes if o.placement.node is None and not o.retry]
+        refused = [o for o in outcomes if o.placement.node is None and not (o.retry or o.again)]
         lacks = self._lacks(gang) if refused else None
         if lacks is None:
             return

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scheduler.core.gangs.rooms import Member
 from scheduler.core.nodes import MEMORY, NodeTable
+from scheduler.core.placement import Within
 from scheduler.core.plugin import Mask
 from scheduler.core.pod_info import PodInfo
 
@@ -25,6 +26,13 @@ def domain_mask(nodes: NodeTable, key: str, value: str) -> Mask:
     column, n = nodes.label_column(key), len(nodes)
     known = column.id_of(value)
     return np.zeros(n, np.bool_) if known is None else np.asarray(column.ids[:n] == known, np.bool_)
+
+
+def all_but(kept: frozenset[str], nodes: NodeTable) -> Within:
+    """What is left to those from whom nodes are kept."""
+    mask = np.ones(len(nodes), np.bool_)
+    mask[[nodes.row_of[name] for name in kept if name in nodes.row_of]] = False
+    return Within(mask, "node(s) are kept for a gang that has waited longer")
 
 
 def domains_to_try(nodes: NodeTable, key: str, members: Sequence[Member], need: int) -> list[str]:

@@ -22,6 +22,7 @@ STRATEGY = "wholepod.io/strategy"
 TOPOLOGY_KEY = "wholepod.io/topology-key"
 HOLD_TIMEOUT = "wholepod.io/hold-timeout"
 CONFLICT_MODE = "wholepod.io/conflict-mode"
+TRANSACTION = "wholepod.io/transaction"
 ON_MEMBER_LOSS = "wholepod.io/on-member-loss"
 DELETE_UNCONTROLLED = "wholepod.io/delete-uncontrolled"
 OPTIONS = (
@@ -30,6 +31,7 @@ OPTIONS = (
     TOPOLOGY_KEY,
     HOLD_TIMEOUT,
     CONFLICT_MODE,
+    TRANSACTION,
     ON_MEMBER_LOSS,
     DELETE_UNCONTROLLED,
 )
@@ -57,6 +59,15 @@ class ConflictMode(Enum):
     """The member does not fit any more."""
     SEQUENCE = "sequence"
     """Anything on the node has changed."""
+
+
+class TransactionMode(Enum):
+    """`optimistic`: what a conflict at the commit does to the members that it is not about."""
+
+    ALL_OR_NOTHING = "all-or-nothing"
+    """They are planned anew with the others."""
+    INCREMENTAL = "incremental"
+    """Their room is held, as by `hoarding`, while places are sought for the others."""
 
 
 class OnMemberLoss(Enum):
@@ -105,6 +116,7 @@ class GangOptions:
     """`hoarding`: how long room is held for the members that are missing."""
     conflict_mode: ConflictMode = ConflictMode.FIT
     """`optimistic`: what counts as others having interfered with a claim."""
+    transaction: TransactionMode = TransactionMode.ALL_OR_NOTHING
     min_resources: Mapping[str, int] = field(default_factory=dict)
     """It is not tried before the cluster has so much room; by resource, in the unit of its column."""
     on_member_loss: OnMemberLoss = OnMemberLoss.REPLACE
@@ -213,6 +225,7 @@ def _options(
         topology_key=annotations.get(TOPOLOGY_KEY, topology_key),
         hold_timeout_s=min(hold_timeout_s, policy.max_hold_timeout_s),
         conflict_mode=_choice(annotations, CONFLICT_MODE, ConflictMode.FIT),
+        transaction=_choice(annotations, TRANSACTION, TransactionMode.ALL_OR_NOTHING),
         min_resources=min_resources or {},
         on_member_loss=_choice(annotations, ON_MEMBER_LOSS, OnMemberLoss.REPLACE),
         delete_uncontrolled=_flag(annotations, DELETE_UNCONTROLLED),

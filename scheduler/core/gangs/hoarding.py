@@ -5,7 +5,7 @@ that nobody uses, and gangs that hold what others need. Three rules bound it. A 
 priority and ends after `hold-timeout`. A gang one of whose members does not fit beside its own holds is
 planned anew as a whole. And of gangs that block each other, each holding what the other lacks, the
 senior one makes the juniors give up (wound-wait): seniority is priority, then age, so somebody always
-gets on, and who gave up may not hold again until the winner has what it needs.
+gets on, and who gave up may not hold again until the winner has what it needs, or has given up itself.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key
 from scheduler.core.queue import QueuedPod
 
-_NAME = Strategy.HOARDING.value
-
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -43,8 +41,8 @@ class Hold:
 class Holding:
     """All that one gang holds."""
 
-    def __init__(self, gang: Gang, ends: float) -> None:
-        self.gang, self.ends = gang, ends
+    def __init__(self, gang: Gang, ends: float, strategy: Strategy) -> None:
+        self.gang, self.ends, self.strategy = gang, ends, strategy.value
         self.holds: dict[str, Hold] = {}
         self.blocked = False
         """Whether members of it that exist found no room at the last attempt."""
@@ -87,20 +85,32 @@ class Hoarding:
         holding = self._holdings.get(gang.ref)
         pods = {h.queued.info.uid: h.queued for h in holding.holds.values()} if holding is not None else {}
         pods |= {pod.info.uid: pod for pod in waiting}
-        planning = self._workspace.planning(gang, options, waiting, need=1)
-        yield from planning.steps()
-        if not planning.plan.found and holding is not None:
-            planning = (yield from self._plan_anew(gang, options, waiting)) or planning
+        planning = yield from self._plan(gang, options, waiting)
         wounded: list[MemberOutcome] = []
         if not planning.plan.found:
             planning, wounded = yield from self._plan_without_juniors(gang, options, waiting, planning)
         return self._conclude(gang, options, pods, planning) + wounded
 
+    def holds_for(self, ref: GangRef) -> bool:
+        return ref in self._holdings
+
+    def may_hold(self, ref: GangRef) -> bool:
+        """Not while it waits for the gang that it gave up its holds for."""
+        return ref not in self._losers
+
+    def hold(
+        self, gang: Gang, options: GangOptions, nodes: Mapping[str, str], pods: Mapping[str, QueuedPod]
+    ) -> list[MemberOutcome]:
+        """Holds members that are assumed already, for a gang that holds nothing."""
+        now = self._workspace.clock()
+        holding = Holding(gang, now + options.hold_timeout_s, options.strategy)
+        return self._add(holding, {uid: Hold(pods[uid], node, now) for uid, node in nodes.items()})
+
     def drop(self, uid: str) -> None:
         for ref, holding in list(self._holdings.items()):
             hold = holding.holds.pop(uid, None)
             if hold is not None:
-                self._count(hold, "wasted")
+                self._count(holding, hold, "wasted")
                 self._workspace.on_released(hold.node, hold.queued.info)
                 if not holding.holds:
                     del self._holdings[ref]
@@ -196,8 +206,21 @@ class Hoarding:
 
     # ---- internals
 
-    def _plan_anew(
+    def _plan(
         self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]
+    ) -> Generator[None, None, GangPlanning]:
+        """Beside what the gang holds or, if there is no room for that, the whole gang anew."""
+        for need in self._workspace.needs(gang, options):
+            planning = self._workspace.planning(gang, options, waiting, need=need)
+            yield from planning.steps()
+            if not planning.plan.found and gang.ref in self._holdings:
+                planning = (yield from self._plan_anew(gang, options, waiting, need)) or planning
+            if planning.plan.found:
+                break
+        return planning
+
+    def _plan_anew(
+        self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod], need: int
     ) -> Generator[None, None, GangPlanning | None]:
         """The whole gang, as if it held nothing; None, with all holds as they were, if it can't grow so."""
         holding = self._holdings[gang.ref]
@@ -205,7 +228,7 @@ class Hoarding:
         self._lift(holding)
         found = False
         try:
-            planning = self._workspace.planning(gang, options, everybody, need=len(holding.holds) + 1)
+            planning = self._workspace.planning(gang, options, everybody, need=len(holding.holds) + need)
             yield from planning.steps()
             found = planning.plan.found
         finally:
@@ -214,9 +237,9 @@ class Hoarding:
         if not found:
             return None
         for hold in holding.holds.values():
-            self._count(hold, "wasted")
+            self._count(holding, hold, "wasted")
             self._workspace.on_released(hold.node, hold.queued.info)
-        self._workspace.cost.rollbacks[_NAME] += 1
+        self._workspace.cost.rollbacks[holding.strategy] += 1
         holding.holds.clear()
         return planning
 
@@ -233,13 +256,9 @@ class Hoarding:
             return failed, []
         for junior in juniors:
             self._lift(junior)
-        own = self._holdings.get(gang.ref)
         planning, found = failed, False
         try:
-            planning = self._workspace.planning(gang, options, waiting, need=1)
-            yield from planning.steps()
-            if not planning.plan.found and own is not None:
-                planning = (yield from self._plan_anew(gang, options, waiting)) or planning
+            planning = yield from self._plan(gang, options, waiting)
             found = planning.plan.found
         finally:
             wounded = [junior for junior in juniors if not self._put_back(junior)] if found else []
@@ -264,16 +283,22 @@ class Hoarding:
             for member in planning.members
             if member.info.uid not in plan.nodes
         ]
-        holding = self._holdings.get(gang.ref) or Holding(gang, now + options.hold_timeout_s)
+        holding = self._holdings.get(gang.ref)
+        holding = holding or Holding(gang, now + options.hold_timeout_s, options.strategy)
         holding.blocked = bool(outcomes)
         if not plan.found:
-            self._workspace.infeasible(Strategy.HOARDING, planning)
+            self._workspace.infeasible(options.strategy, planning)
             return outcomes
         new = {uid: Hold(pods[uid], node, now) for uid, node in plan.nodes.items()}
         bound = len(self._workspace.nodes_of(gang)) - len(holding.holds) - len(new)
         if bound + len(holding.holds) + len(new) >= options.min_count:
             holding.holds |= new
             return outcomes + self._commit(holding, options, bound)
+        return outcomes + self._add(holding, new)
+
+    def _add(self, holding: Holding, new: Mapping[str, Hold]) -> list[MemberOutcome]:
+        """As far as the caps allow; the others get their rooms back."""
+        gang, outcomes = holding.gang, []
         caps = HoldCaps(self._workspace.state.nodes, self._workspace.policy(gang), self._holdings.values())
         for uid, hold in new.items():
             why = caps.refuse(gang.ref, hold.queued.info)
@@ -286,6 +311,8 @@ class Hoarding:
         self._holdings.pop(gang.ref, None)
         if holding.holds:
             self._holdings[gang.ref] = holding
+        else:
+            self._let_losers_go(gang.ref)
         return outcomes
 
     def _commit(self, holding: Holding, options: GangOptions, bound: int) -> list[MemberOutcome]:
@@ -293,22 +320,24 @@ class Hoarding:
         commit = None
         if bound < options.min_count:
             commit = GangCommit(holding.gang.ref, options.min_count, bound, nodes)
-            self._workspace.cost.commits[_NAME] += 1
+            self._workspace.cost.commits[holding.strategy] += 1
         for hold in holding.holds.values():
-            self._count(hold, "used")
+            self._count(holding, hold, "used")
         self._holdings.pop(holding.gang.ref, None)
-        self._forget_winners(lambda winner: winner == holding.gang.ref)
+        self._let_losers_go(holding.gang.ref)
         return [
             MemberOutcome(hold.queued, Placement(hold.node), commit=commit) for hold in holding.holds.values()
         ]
 
     def _release(self, holding: Holding, why: str) -> list[MemberOutcome]:
-        """Ends all the gang's holds: a part of them is of no use to it."""
+        """Ends all the gang's holds: a part of them is of no use to it. Whoever gave way to it need not wait
+        any longer, as its other members may never come."""
         del self._holdings[holding.gang.ref]
+        self._let_losers_go(holding.gang.ref)
         self._lift(holding)
-        self._workspace.cost.rollbacks[_NAME] += 1
+        self._workspace.cost.rollbacks[holding.strategy] += 1
         for hold in holding.holds.values():
-            self._count(hold, "wasted")
+            self._count(holding, hold, "wasted")
             self._workspace.on_released(hold.node, hold.queued.info)
         message = f"gang {holding.gang.ref} gave up what it held: {why}"
         return [
@@ -339,10 +368,13 @@ class Hoarding:
     def _on(self, node: str) -> list[Holding]:
         return [h for h in self._holdings.values() if any(hold.node == node for hold in h.holds.values())]
 
-    def _count(self, hold: Hold, outcome: str) -> None:
+    def _count(self, holding: Holding, hold: Hold, outcome: str) -> None:
         seconds = self._workspace.clock() - hold.since
         held = int(held_bytes(hold.queued.info) * seconds)
-        self._workspace.cost.held_byte_seconds[_NAME, outcome] += held
+        self._workspace.cost.held_byte_seconds[holding.strategy, outcome] += held
+
+    def _let_losers_go(self, winner: GangRef) -> None:
+        self._forget_winners(lambda other: other == winner)
 
     def _forget_winners(self, done: Callable[[GangRef], bool]) -> None:
         """Who has waited for these may hold again."""

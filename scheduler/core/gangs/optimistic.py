@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.commit import GangCommit
-from scheduler.core.gangs.gang import ConflictMode, GangOptions, Strategy
+from scheduler.core.gangs.gang import ConflictMode, GangOptions, Strategy, TransactionMode
+from scheduler.core.gangs.hoarding import Hoarding
 from scheduler.core.gangs.planning import GangPlanning
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rooms import Rooms
@@ -68,8 +69,9 @@ class Optimistic:
 
     beside = True
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._live = workspace
+    def __init__(self, workspace: Workspace, hoarding: Hoarding) -> None:
+        """`hoarding`: holds what mode `incremental` keeps."""
+        self._live, self._hoarding = workspace, hoarding
         self._claims: dict[GangRef, dict[str, Claim]] = {}
         self._conflicts: Counter[GangRef] = Counter()
         """In a row, at the commit."""
@@ -85,6 +87,8 @@ class Optimistic:
         return existing >= 1
 
     def attempt(self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]) -> Attempt:
+        if self._hoarding.holds_for(gang.ref):
+            return (yield from self._hoarding.attempt(gang, options, waiting))
         new = {pod.info.uid: pod for pod in waiting}
         claims = {u: claim for u, claim in self._claims.pop(gang.ref, {}).items() if u not in new}
         pods = {uid: claim.queued for uid, claim in claims.items()} | new
@@ -153,10 +157,18 @@ class Optimistic:
         except Exception:
             self._shadow = None  # whatever it was may have left something behind
             raise
-        if not self._is_complete(transaction, placing.nodes):
+        complete = self._is_complete(transaction, placing.nodes)
+        if not complete and not (transaction.lost and self._is_incremental(transaction)):
             return self._claim(transaction, placing, generation)
-        if (yield from self._validate(transaction, placing.nodes, generation)):
+        if complete and (yield from self._validate(transaction, placing.nodes, generation)):
             return self._commit(transaction, placing)
+        if self._is_incremental(transaction):
+            outcomes = yield from self._hold_what_holds(transaction, placing.nodes, generation)
+            if outcomes is not None:
+                self._live.cost.conflicts[_NAME] += complete
+                return outcomes
+            if not complete:
+                return self._claim(transaction, placing, generation)
         transaction.claims = self._claims_of(transaction, placing.nodes, generation)
         transaction.rolled_back = True
         self._conflicts[transaction.gang.ref] += 1
@@ -209,6 +221,44 @@ class Optimistic:
     def _bound(self, transaction: _Transaction, nodes: Mapping[str, str]) -> int:
         pods = self._live.state.pods
         return sum(uid in pods and uid not in nodes for uid in transaction.gang.members)
+
+    def _is_incremental(self, transaction: _Transaction) -> bool:
+        """Whether members may be held: it is that kind of gang, and none is missing."""
+        gang, options = transaction.gang, transaction.options
+        return (
+            options.transaction is TransactionMode.INCREMENTAL
+            and gang.existing >= options.min_count
+            and self._hoarding.may_hold(gang.ref)
+        )
+
+    def _hold_what_holds(
+        self, transaction: _Transaction, nodes: Mapping[str, str], generation: int
+    ) -> Generator[bool, None, list[MemberOutcome] | None]:
+        """Members without a conflict are held, and the others tried again at once, by `hoarding`; None if
+        there are none."""
+        gang, options, pods, live = transaction.gang, transaction.options, transaction.pods, self._live
+        if options.conflict_mode is ConflictMode.SEQUENCE:
+            table = live.state.nodes
+            nodes = {uid: node for uid, node in nodes.items() if not has_changed(table, node, generation)}
+        validation = Validation(live.state, live.rooms, live.state.nodes, generation)
+        outcomes: list[MemberOutcome] | None = None
+        try:
+            planned = [(live.member(pods[uid]), node) for uid, node in nodes.items()]
+            for _ in validation.steps(planned, all_or_none=False):
+                yield True
+            if (
+                validation.taken
+                and validation.still_holds()
+                and in_one_domain(live.state, options.topology_key, live.nodes_of(gang))
+            ):
+                outcomes = self._hoarding.hold(gang, options, validation.taken, pods)
+        finally:
+            if outcomes is None:
+                validation.give_back(live.on_released)
+        if outcomes is None:
+            return None
+        rest = [pod for uid, pod in pods.items() if uid not in validation.taken]
+        return outcomes + [MemberOutcome(pod, Placement(None), again=True) for pod in rest]
 
     def _commit(self, transaction: _Transaction, placing: _Placing) -> list[MemberOutcome]:
         """The members are assumed on the live state."""
@@ -268,19 +318,21 @@ class _Placing:
         if not transaction.rolled_back:
             transaction.lost |= len(good) < len(transaction.claims)
         transaction.claims = {uid: claim for uid, claim in transaction.claims.items() if uid in good}
-        rest = [pod for uid, pod in pods.items() if uid not in good]
-        need = options.min_count - len(workspace.nodes_of(gang)) if transaction.rolled_back else 1
-        self.planning = workspace.planning(gang, options, rest, need=max(need, 1))
-        yield from self.planning.steps()
-        if not self.planning.plan.found and good:
-            yield from self._give_back()
-            anew = workspace.planning(gang, options, list(pods.values()), need=len(good) + 1)
-            yield from anew.steps()
-            if anew.plan.found:
-                workspace.cost.rollbacks[_NAME] += 1
-                self.planning, good = anew, {}
-            else:
-                good = yield from self._take_up()
+        for need in workspace.needs(gang, options):
+            rest = [pod for uid, pod in pods.items() if uid not in good]
+            self.planning = workspace.planning(gang, options, rest, need=need)
+            yield from self.planning.steps()
+            if not self.planning.plan.found and good:
+                yield from self._give_back()
+                anew = workspace.planning(gang, options, list(pods.values()), need=len(good) + need)
+                yield from anew.steps()
+                if anew.plan.found:
+                    workspace.cost.rollbacks[_NAME] += 1
+                    self.planning, good = anew, {}
+                else:
+                    good = yield from self._take_up()
+            if self.planning.plan.found:
+                break
         self.nodes = good | self.planning.plan.nodes
 
     def give_back(self) -> None:

@@ -193,7 +193,7 @@ class _Search:
                 following = self._frame(frame.index + 1)
                 if following.situation is None or following.situation not in self._dead_ends:
                     frames.append(following)
-            elif self._holds_together() or self._can_follow_each_other(dict(self._chosen())):
+            elif self._holds_together() or self._can_follow_each_other():
                 return True
         return False
 
@@ -243,25 +243,38 @@ class _Search:
         row = np.array([self._state.nodes.row_of[node]], np.intp)
         return member.cycle.rejected_by(member.info, row) is None
 
-    def _can_follow_each_other(self, left: dict[int, str]) -> bool:
-        """Whether some order of the members left is such that each passes in its turn, or at the end
-        beside all others. They are assumed, and are again afterwards."""
-        if self._spend():
-            return False
-        if all(self._fits_beside_others(self._members[index]) for index in left):
+    def _can_follow_each_other(self) -> bool:
+        """Whether the members that are assumed can be placed in some order such that each passes in its turn,
+        or at the end beside all others. They are assumed afterwards as before.
+
+        Which of them have been placed is all that matters to those that follow, so each such set is gone on
+        from once; orders need not be told apart."""
+        chosen = dict(self._chosen())
+        in_turn = frozenset(i for i in chosen if not self._fits_beside_others(self._members[i]))
+        """Members that do not pass at the end."""
+        if not in_turn:
             return True
+        last = sorted(chosen, key=lambda i: (i in in_turn, i))
+        reached, open_sets = {frozenset[int]()}, [frozenset[int]()]
         found = False
-        for first, node in left.items():
-            for index in left:
-                self._rooms.give_back(self._members[index].info.uid)
-            passes = self._passes(self._members[first], node)
-            self._rooms.take(self._members[first], node)
-            rest = {index: where for index, where in left.items() if index != first}
-            for index, where in rest.items():
-                self._rooms.take(self._members[index], where)
-            found = passes and (not rest or self._can_follow_each_other(rest))
-            if found:
+        while open_sets and not found:
+            if self._spend():
                 break
+            placed = open_sets.pop()
+            left = [i for i in last if i not in placed]
+            for i in left:
+                self._rooms.give_back(self._members[i].info.uid)
+            passing = [i for i in left if self._passes(self._members[i], chosen[i])]
+            for i in left:
+                self._rooms.take(self._members[i], chosen[i])
+            if not placed and any(_only_as_first(self._members[i]) for i in in_turn.difference(passing)):
+                break
+            for i in passing:
+                following = placed | {i}
+                if following not in reached:
+                    reached.add(following)
+                    open_sets.append(following)
+                    found = found or in_turn <= following
         return found
 
     def _chosen(self) -> Iterator[tuple[int, str]]:
@@ -313,6 +326,12 @@ def are_interchangeable(members: Sequence[Member]) -> bool:
 
 def _sameness(member: Member) -> object:
     return id(member.cycle), member.key, member.info.signature, member.info.rules
+
+
+def _only_as_first(member: Member) -> bool:
+    """Whether, if it does not pass beside all others, it passes beside none of them or never: what its
+    affinity asks for does not come, so it must be the first of a series."""
+    return bool(member.info.rules.affinity) and not member.info.rules.hard_spread
 
 
 def _may_be_cured(member: Member) -> bool:

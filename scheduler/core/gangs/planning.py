@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 
-from scheduler.core.gangs.domains import domain_mask, domains_to_try, values_of
+from scheduler.core.gangs.domains import all_but, domain_mask, domains_to_try, values_of
 from scheduler.core.gangs.gang import GangOptions
 from scheduler.core.gangs.planner import Plan, Planner
 from scheduler.core.gangs.ref import GangRef
@@ -34,7 +35,10 @@ class GangPlanning:
         *,
         placed: Sequence[str],
         need: int,
+        kept: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
+        """`kept`: nodes that are kept for others, as they are when asked."""
+        self._kept = kept
         self.ref, self.options, self.members = ref, options, members
         self._state, self._rooms, self._placed, self._need = state, rooms, placed, need
 
@@ -42,12 +46,12 @@ class GangPlanning:
         """Each step costs about one decision. Closing it early leaves nothing assumed."""
         key = self.options.topology_key
         if not key:
-            self.plan = yield from self._attempt(lambda: None)
+            self.plan = yield from self._attempt(None)
             return
         nodes, best, spent = self._state.nodes, Plan({}), False
         values = list(dict.fromkeys(values_of(nodes, key, self._placed)))
         for value in values[:1] if self._placed else domains_to_try(nodes, key, self.members, self._need):
-            plan = yield from self._attempt(_Domain(self._state, key, value))
+            plan = yield from self._attempt(value)
             if plan.found:
                 self.plan = plan
                 return
@@ -74,18 +78,22 @@ class GangPlanning:
         """So many members have places, or found some when they were placed in order."""
         return len(self._placed) + (len(self.plan.nodes) or self.plan.reached)
 
-    def _attempt(self, within: Callable[[], Within | None]) -> Generator[None, None, Plan]:
+    def _attempt(self, value: str | None) -> Generator[None, None, Plan]:
+        """In the one domain with this value, or anywhere."""
+        within = partial(self._within, value)
         planner = Planner(self.members, self._state, self._rooms, need=self._need, within=within)
         yield from planner.steps()
         return planner.plan
 
-
-class _Domain:
-    """The nodes of one domain, as they are when asked."""
-
-    def __init__(self, state: ClusterState, key: str, value: str) -> None:
-        self._state, self._key, self._value = state, key, value
-
-    def __call__(self) -> Within:
-        mask = domain_mask(self._state.nodes, self._key, self._value)
-        return Within(mask, f"node(s) are outside {self._key}={self._value}")
+    def _within(self, value: str | None) -> Within | None:
+        nodes, kept = self._state.nodes, self._kept()
+        others = all_but(kept, nodes) if kept else None
+        if value is None:
+            return others
+        key = self.options.topology_key
+        mask = domain_mask(nodes, key, value)
+        if others is not None:
+            mask &= others.mask
+        return Within(
+            mask, f"node(s) are outside {key}={value}" + (f", or {others.others}" if others else "")
+        )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scheduler.core.filter_answers import PASSES
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.cost import GangCost
-from scheduler.core.gangs.domains import domain_mask
+from scheduler.core.gangs.domains import all_but, domain_mask
 from scheduler.core.gangs.gang import GangOptions, GangPolicy
 from scheduler.core.gangs.hoarding import seniority
 from scheduler.core.gangs.ref import GangRef
@@ -87,7 +87,9 @@ class Reservations:
         self._next_look = clock()
         self.gang: Gang | None = None
         self.nodes: frozenset[str] = frozenset()
-        self._counted_at, self._strategy = 0.0, ""
+        self._counted_at, self._free_bytes, self._strategy = 0.0, 0, ""
+        self._missed = False
+        """Something may have happened since."""
 
     def waits(self, ref: GangRef, policy: GangPolicy) -> None:
         """Members of the gang were tried, and it has not yet what it needs."""
@@ -110,6 +112,7 @@ class Reservations:
         now = self._clock()
         if self.gang is not None:
             if now - self._counted_at < LOOK_AGAIN_S:
+                self._missed = True
                 return frozenset()
             self._count()
             return self.served(self.gang.ref) if self._wanting(self.gang.ref) is None else frozenset()
@@ -124,19 +127,20 @@ class Reservations:
         for wanting in sorted(found, key=lambda wanting: seniority(wanting.gang)):
             nodes = self._nodes_for(wanting)
             if nodes:
-                self.gang, self.nodes, self._counted_at = wanting.gang, nodes, now
-                self._strategy = wanting.options.strategy.value
+                self.gang, self.nodes, self._strategy = wanting.gang, nodes, wanting.options.strategy.value
+                self._free_bytes = 0  # so far
+                self._count()
                 break
         return frozenset()
 
     def next_due(self) -> float | None:
         """When `look` may have something to do."""
         if self.gang is not None:
-            return self._counted_at + LOOK_AGAIN_S
+            return self._counted_at + LOOK_AGAIN_S if self._missed else None
         return self._next_look if self._due else None
 
-    def allowed(self, info: PodInfo) -> Within | None:
-        """Nodes that the pod may take room of; None for all."""
+    def kept_from(self, info: PodInfo) -> frozenset[str]:
+        """Nodes of which the pod may not take any room."""
         gang = self.gang
         if (
             gang is None
@@ -144,11 +148,13 @@ class Reservations:
             or info.uid in gang.members
             or info.owned_by_daemon_set
         ):
-            return None
-        table = self._state.nodes
-        mask = np.ones(len(table), np.bool_)
-        mask[[table.row_of[name] for name in self.nodes if name in table.row_of]] = False
-        return Within(mask, "node(s) are kept for a gang that has waited longer")
+            return frozenset()
+        return self.nodes
+
+    def allowed(self, info: PodInfo) -> Within | None:
+        """Nodes that the pod may take room of; None for all."""
+        kept = self.kept_from(info)
+        return all_but(kept, self._state.nodes) if kept else None
 
     # ---- internals
 
@@ -219,8 +225,9 @@ class Reservations:
         return free
 
     def _count(self) -> None:
+        """What was free at the last count is counted until now."""
         now, table = self._clock(), self._state.nodes
+        self._cost.reserved_byte_seconds[self._strategy] += int(self._free_bytes * (now - self._counted_at))
         rows = [table.row_of[name] for name in self.nodes if name in table.row_of]
-        free = int(np.maximum(self._free_memory()[rows], 0).sum())
-        self._cost.reserved_byte_seconds[self._strategy] += int(free * (now - self._counted_at))
-        self._counted_at = now
+        self._free_bytes = int(np.maximum(self._free_memory()[rows], 0).sum())
+        self._counted_at, self._missed = now, False

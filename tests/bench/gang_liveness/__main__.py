@@ -90,17 +90,16 @@ def run(scheduler: str, first: Deadlock, second: Starvation, *, give_up_s: float
         deadlock = play_deadlock(plane.api, pods, words, first, give_up_s=give_up_s)
         counted = process.metric("wholepod_gang_deadlocks_total") if process is not None else None
     console.print(
-        f"{scheduler}: {deadlock.complete} of {first.gangs} gangs in {_s(deadlock.seconds)}; longest wait "
-        f"beside free room {_s(deadlock.longest_wait_s)}"
+        f"{scheduler}: {deadlock.complete} of {first.gangs} gangs in {_s(deadlock.seconds, give_up_s)}; "
+        f"longest wait beside free room {_s(deadlock.longest_wait_s)}"
     )
     ends = []
     for after_s in STARVATION_AFTER_S if scheduler != KUBE else STARVATION_AFTER_S[:1]:
         with _stage(scheduler, after_s=after_s) as (plane, pods, words, _):
             end = play_starvation(plane.api, pods, words, second, give_up_s=give_up_s)
         ends.append(end)
-        console.print(
-            f"{scheduler}: the large gang after {_s(end.seconds)}, {end.singles} single pods meanwhile"
-        )
+        bound = _s(end.seconds, give_up_s)
+        console.print(f"{scheduler}: the large gang after {bound}, {end.singles} single pods meanwhile")
     return Row(scheduler, deadlock, counted, ends)
 
 
@@ -183,7 +182,8 @@ def _write_report(rows: Sequence[Row], first: Deadlock, second: Starvation, give
         "bound*: from a gang's first bind to its last.\n\n"
         f"## Starvation\n\nA gang of {second.size} on {second.nodes} nodes with {places} places, all of them "
         f"taken by single pods that run for {second.run_s / 2:.0f} to {second.run_s:.0f} s, while "
-        f"{second.backlog} more wait at any time. After `starvationAfter` nodes are kept for the gang.\n\n"
+        f"{second.backlog} more wait at any time. After `starvationAfter` nodes are kept for the gang; "
+        "`hoarding` may get there without, as it holds each place that comes up.\n\n"
         f"{texts[1]}\n"
     )
 

@@ -49,12 +49,12 @@ def write(docs: Path, results: Sequence[Result], variations: Sequence[Variation]
     page = docs / "packing.md"
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    block = "\n".join([_stamp(), "", _main_table(results), "", _variations_table(variations), ""])
+    block = "\n".join([stamp(), "", _main_table(results), "", _variations_table(variations), ""])
     page.write_text(before + BEGIN + "\n" + block + "\n" + END + after)
     _plot(docs / "packing.svg", results)
 
 
-def _stamp() -> str:
+def stamp() -> str:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )

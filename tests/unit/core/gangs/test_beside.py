@@ -90,6 +90,26 @@ def test_a_change_that_leaves_room_is_a_conflict_in_mode_sequence_alone(mode: st
     assert conflicts(engine) == expected
 
 
+def test_in_mode_incremental_members_without_a_conflict_are_held_and_the_others_planned_at_once() -> None:
+    engine = cluster("12Gi", "12Gi", "12Gi", clock=BusyClock())
+    begun(engine, gang(transaction="incremental"))
+    held: set[int] = set()
+
+    def look() -> None:
+        held.update(len(holding.holds) for holding in engine.gangs.hoarding.holdings)
+
+    engine.upsert_pod(foreign("x", "n0", "6Gi").obj())
+    engine.upsert_pod(foreign("y", "n1", "6Gi").obj())
+    engine.upsert_pod(foreign("z", "n2", "1Gi").obj())
+    decisions = decide_each(engine, look)
+    assert placed(decisions) == {}  # there is room for 23
+    assert conflicts(engine) == 1
+    assert engine.gangs.cost.rollbacks.total() == 0
+    assert max(held) >= 12
+    engine.remove_pod("uid-of-default/z")
+    assert len(placed(decide_all(engine))) == MEMBERS
+
+
 def test_after_five_conflicts_nobody_is_decided_beside() -> None:
     engine = cluster("99Gi", clock=BusyClock())
     begun(engine, gang(**{"conflict-mode": "sequence"}))

@@ -92,3 +92,30 @@ def test_nothing_is_kept_for_a_gang_that_would_not_even_fit_an_empty_cluster() -
     engine.upsert_node(make_node("n9").allocatable(memory="1Gi").obj())
     clock.advance(11.0)
     assert sorted(placed(decide_all(engine))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("strategy", ["atomic", "optimistic"])
+def test_nodes_are_kept_from_other_gangs_too(strategy: str) -> None:
+    engine = starving(clock := Clock(), strategy)
+    reserved = engine.gangs.reservations.nodes
+    some_single_ends_on(engine, reserved)
+    engine.upsert_pod(member("c", strategy=strategy, gang="h", **{"min-count": "1"}).obj())
+    clock.advance(11.0)
+    [decision] = [d for d in decide_all(engine) if d.pod.pod.metadata.name == "c"]
+    assert "2 node(s) are kept for a gang that has waited longer" in decision.message
+
+
+def test_the_gang_that_nodes_are_kept_for_is_woken_though_others_like_it_are_kept_out() -> None:
+    engine = cluster("1Gi", "1Gi", clock=(clock := Clock()))
+    for i in range(2):
+        engine.upsert_pod(single(i).obj())
+    decide_all(engine)
+    for gang, names in (("junior", "cd"), ("senior", "ab")):  # the juniors fall asleep first
+        for name in names:
+            engine.upsert_pod(member(name, gang=gang).obj())
+        decide_all(engine)
+    clock.advance(GangPolicy().starvation_after_s)
+    decide_all(engine)
+    for i in range(2):
+        engine.remove_pod(f"uid-of-default/s{i}")
+    assert sorted(placed(decide_all(engine))) == ["a", "b"]
