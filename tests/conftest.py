@@ -10,6 +10,6 @@ _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile("default", deadline=None, max_examples=120, suppress_health_check=_SLOW_IS_FINE)
 settings.register_profile(
-    "faults", deadline=None, suppress_health_check=_SLOW_IS_FINE, max_examples=5000, print_blob=True
+    "faults", deadline=None, suppress_health_check=_SLOW_IS_FINE, max_examples=10_000, print_blob=True
 )
 settings.load_profile("default")

@@ -39,6 +39,10 @@ POINTS = (
 WAYS = ("kill", "freeze", "outage", "answer lost", "request lost", "executed late")
 
 
+COMPENSATED = ("BIND_REFUSED", "COMP_RECORDED", "COMP_PARTIAL", "COMP_DONE")
+"""Points that only gangs come to that can't be completed."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """At the `nth` time that this point is passed."""
@@ -46,6 +50,15 @@ class Fault:
     point: str
     way: str
     nth: int = 1
+
+
+def faults_for(point: str, way: str) -> list[Fault]:
+    """A fault at this point, after those without which nobody comes to it."""
+    if point == "LEASE_TAKEN" or point == "EPOCH_BUMPED":
+        return [Fault("BIND_FIRST", "kill"), Fault(point, way, nth=2)]
+    if point == "FENCED":
+        return [Fault("BIND_FIRST", "freeze"), Fault(point, way)]
+    return [Fault(point, way)]
 
 
 class Client:

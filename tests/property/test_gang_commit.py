@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from tests.property.gang_faults import POINTS, WAYS, Fault
+from tests.property.gang_faults import COMPENSATED, POINTS, WAYS, Fault, faults_for
 from tests.property.gang_world import GangSpec, World, play
 
 SPEC = GangSpec(members=4, min_count=3)
 SHORT = GangSpec(members=4, min_count=4, unbindable=1)
-COMPENSATED = ("BIND_REFUSED", "COMP_RECORDED", "COMP_PARTIAL", "COMP_DONE")
 
 
 def test_without_faults_a_gang_is_bound_and_nothing_else_happens() -> None:
@@ -28,14 +27,6 @@ def test_without_faults_a_gang_that_cannot_be_completed_leaves_nothing() -> None
     play(world, until_s=200.0)
     assert world.bound("g") == []
     assert world.deletes
-
-
-def faults_for(point: str, way: str) -> list[Fault]:
-    if point == "LEASE_TAKEN" or point == "EPOCH_BUMPED":
-        return [Fault("BIND_FIRST", "kill"), Fault(point, way, nth=2)]
-    if point == "FENCED":
-        return [Fault("BIND_FIRST", "freeze"), Fault(point, way)]
-    return [Fault(point, way)]
 
 
 @pytest.mark.parametrize("way", WAYS)
