@@ -32,14 +32,12 @@ from scheduler.core.gangs.reservation import Reservations, Wanting
 from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.gangs.runs import Run, Runs
 from scheduler.core.gangs.shortage import Shortage
+from scheduler.core.gangs.untold import Untold
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
-
-TELL_AFTER_S = 5.0
-"""Members mostly come within moments of each other; what is still incomplete then is worth a word."""
 
 _TRIED = (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE)
 """Where members wait that could be placed."""
@@ -89,16 +87,15 @@ class GangDispatch:
         }
         self.reservations = Reservations(state, self.cost, clock, self._wanting)
         self._shortage = Shortage(state, queue, self.book, clock, self._wanting, self.hoarding)
-        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
+        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop, self._settle)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._runs = Runs()
         self.news = GangNews()
+        self.untold = Untold(self.book, queue, clock, self._why_incomplete)
         self._terms: dict[GangRef, GangOptions] = {}
         """What gangs asked for when they were planned last."""
-        self._incomplete: dict[GangRef, float] = {}
-        """Gangs whose members have not been told what is missing → since when it is."""
         self._first: deque[GangRef] = deque()
         """Gangs that are tried before all others, once."""
 
@@ -131,16 +128,16 @@ class GangDispatch:
             self.news.compare(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
-        queued = self._queue.get(info.uid)
         if info.node_name:
             self._drop(info.uid)  # whoever bound it
             self._workspace.rooms.hand_over(info.uid)
-        elif queued is not None and queued.place is Place.TENTATIVE and changed:
+        if changed:
+            self._drop_attempt(info.uid)
+        queued = self._queue.get(info.uid)
+        if queued is not None and queued.place is Place.TENTATIVE and changed:
             self._workspace.rooms.give_back(info.uid)
             self._drop(info.uid)
             self._queue.activate(queued, "PodUpdate")
-        if changed:
-            self._drop_attempt(info.uid)
 
     def remove(self, uid: str) -> None:
         """The pod is gone."""
@@ -213,7 +210,7 @@ class GangDispatch:
             return False
         if self._why_incomplete(gang):  # since it was handed out to be bound, say
             self._queue.set_incomplete(queued)
-            self._incomplete.setdefault(gang.ref, self._clock())
+            self.untold.lacks(gang.ref)
             return True
         under_way = self._runs.of(gang)
         if under_way is not None:
@@ -222,10 +219,12 @@ class GangDispatch:
         taken, tentative = {queued.info.uid: queued}, set[str]()
         for uid in gang.members:
             other = self._queue.get(uid)
-            if other is not None and other.place in _TRIED:
+            if other is None or other.info.terminating:
+                continue  # it may stay so for long, for its finalizers; it is let go of when its turn comes
+            if other.place in _TRIED:
                 self._queue.take(other)
                 taken[uid] = other
-            elif other is not None and other.place is Place.TENTATIVE:
+            elif other.place is Place.TENTATIVE:
                 tentative.add(uid)
         options = self.book.options_to_plan(gang)
         short = shortage(gang, options, self._state)
@@ -271,7 +270,8 @@ class GangDispatch:
         run = self._runs.current
         if run is not None:
             failed = Placement(None, message)
-            self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in run.taken.values()])
+            left = [pod for pod in run.taken.values() if pod.place is Place.IN_FLIGHT]
+            self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in left])
             self.news.not_placed(NotPlaced(run.gang.ref, "SchedulerError", message))
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
@@ -310,31 +310,16 @@ class GangDispatch:
                 return outcome
         return None
 
-    def untold(self) -> Iterable[tuple[QueuedPod, str]]:
-        """Members whose gang has been incomplete for a while, each once, and why it is."""
-        now = self._clock()
-        while self._incomplete:
-            ref, since = next(iter(self._incomplete.items()))
-            if since + TELL_AFTER_S > now:
-                return
-            del self._incomplete[ref]
-            gang = self.book.named(ref)
-            why = self._why_incomplete(gang) if gang is not None else ""
-            for uid in list(gang.members) if gang is not None and why else ():
-                queued = self._queue.get(uid)
-                if queued is not None and queued.place is Place.INCOMPLETE:
-                    yield queued, why
-
     def next_due(self) -> float | None:
         """When `untold` or `expire` may have something to do."""
-        times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
-        others = (
+        times = (
+            self.untold.next_due(),
             self.hoarding.next_due(),
             self.reservations.next_due(),
             self._shortage.next_due(),
             self.accounts.next_due(),
         )
-        return min([*times, *(time for time in others if time is not None)], default=None)
+        return min((time for time in times if time is not None), default=None)
 
     # ---- internals
 
@@ -354,7 +339,7 @@ class GangDispatch:
     def _review(self, gang: Gang, uid: str | None = None) -> None:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
         if not gang.members:
-            self._incomplete.pop(gang.ref, None)
+            self.untold.lacks_nothing(gang.ref)
             self._terms.pop(gang.ref, None)
             self._serve(gang.ref)
             return
@@ -368,11 +353,11 @@ class GangDispatch:
                 continue
             if incomplete and queued.place is not Place.INCOMPLETE:
                 self._queue.set_incomplete(queued)
-                self._incomplete.setdefault(gang.ref, self._clock())
+                self.untold.lacks(gang.ref)
             elif not incomplete and queued.place is Place.INCOMPLETE:
                 self._queue.activate(queued, "GangComplete")
         if not incomplete:
-            self._incomplete.pop(gang.ref, None)
+            self.untold.lacks_nothing(gang.ref)
 
     def _settle(self, outcomes: Iterable[MemberOutcome]) -> None:
         """Puts the members where their outcomes say, and those that are worth a word in `decided`."""
@@ -435,6 +420,7 @@ class GangDispatch:
 
     def _serve(self, ref: GangRef) -> None:
         self._shortage.served(ref)
+        self.hoarding.served(ref)
         for node in self.reservations.served(ref):
             self._on_freed(node)
 
@@ -472,7 +458,7 @@ class GangDispatch:
         run.attempt.close()
         self._runs.remove(run)
         for queued in (*run.taken.values(), *run.late.values()):
-            if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:
+            if self._queue.get(queued.info.uid) is queued and queued.place in (Place.IN_FLIGHT, *_TRIED):
                 self._queue.activate(queued, "GangChanged")
         if self.book.named(run.gang.ref) is run.gang:
             self._review(run.gang)
