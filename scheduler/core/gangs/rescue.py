@@ -57,9 +57,7 @@ class Rescue:
             helped = yield from self._make_room(gang, options, outcomes)
             done = True
         finally:
-            if (
-                not done
-            ):  # what the strategy has decided stands: it holds room by now, or has taken it from others
+            if not done:  # what the strategy has decided stands: rooms are held by now, or given up
                 self._settle(outcomes)
         return helped
 

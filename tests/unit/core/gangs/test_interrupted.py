@@ -1,4 +1,4 @@
-"""What happens in the midst of an attempt leaves no room taken that nobody knows of, and no member forgotten."""
+"""What happens in the midst of an attempt leaves no room taken for nobody, and no member forgotten."""
 
 from __future__ import annotations
 
