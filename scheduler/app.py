@@ -53,6 +53,7 @@ from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
 from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
+from scheduler.plugins.node_resources import held_by
 from scheduler.plugins.profiles import build_profile
 from scheduler.racing import REASON
 from scheduler.serving import serve_operators
@@ -92,6 +93,7 @@ class App:
                 max_backoff_s=configuration.pod_max_backoff_seconds,
             ),
         )
+        self.engine.races.counts = held_by(profiles)
         self.metrics = Metrics()
         self.metrics.watch_engine(self.engine)
         self.loop = SchedulingLoop(
@@ -267,8 +269,9 @@ class App:
         await self._leading.wait()
         writes = PodWrites(self._client, rng=random.Random(), clock=time.monotonic)
 
-        async def delete(info: PodInfo, node: str, message: str) -> None:
-            await writes.delete(member_of(info.pod, node), reason=REASON, message=message)
+        async def delete(info: PodInfo, node: str, message: str, is_wanted: Callable[[], bool]) -> None:
+            pod = member_of(info.pod, node)
+            await writes.delete(pod, reason=REASON, message=message, is_wanted=is_wanted)
 
         await self.loop.racing.run(delete)
 

@@ -415,7 +415,7 @@ class Engine:
         self._waking.note(node, change)
         if before is None or node != info.node_name:
             self.gangs.node_overlapped(info.node_name)
-            self.races.arrived(info.node_name)
+            self.races.arrived(info)
         if info.terminating:
             self.state.condemned.goes(info.uid, self._clock())
         if node != info.node_name:
