@@ -225,7 +225,7 @@ class Engine:
         ):
             return self._plan_on()
         self._others_turn = False
-        for waiting, why in self.gangs.untold():
+        for waiting, why in self.gangs.incomplete.untold():
             return self._decision(waiting, Verdict.WAITING, Placement(None, why))
         self.wake_helped()
         queued = self.gangs.next_first() or self.queue.pop()
