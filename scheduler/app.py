@@ -27,7 +27,6 @@ from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import SchedulingQueue
-from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
 from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
@@ -309,7 +308,7 @@ class App:
             self._writer,
             gangs.losses,
             scheduler_name=names[0],
-            gang_of=gang_key,
+            gang_of=gangs.key_of,
             leads=self._leads,
         )
         fenced: Fenced | None = None
@@ -320,7 +319,7 @@ class App:
                 group.create_task(restarts.run())
                 await self._relist_pods()
                 pods = await self._look_up(left)
-                await committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
+                await committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
                 gangs.serve(committer, restarts)
                 self._took_over = True
                 self.loop.wake()

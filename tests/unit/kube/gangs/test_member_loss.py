@@ -163,6 +163,17 @@ async def test_gangs_that_lose_members_at_once_are_looked_at_in_one_list(
     assert scheduler.api.count("GET .*/namespaces/default/pods$") == 1
 
 
+async def test_another_schedulers_pods_are_no_members_whatever_they_say(
+    scheduler: Scheduler, until: Until
+) -> None:
+    add_bound(scheduler, "a", "theirs")
+    scheduler.api.pods["default", "theirs"]["spec"]["schedulerName"] = "another"
+    scheduler.see_all()
+    await scheduler.lead()
+    await until(lambda: scheduler.metrics.registry.get_sample_value("wholepod_gang_restarts_total"))
+    assert leaving(scheduler.api) == {"a"}
+
+
 async def test_it_is_tried_until_it_is_done(scheduler: Scheduler, until: Until) -> None:
     for pattern in ("GET .*/namespaces/default/pods$", "PATCH .*/a/status", "DELETE .*/b"):
         scheduler.api.fault(pattern, status=500, reason="InternalError", message="not now")
