@@ -23,16 +23,17 @@ from scheduler.core.gangs.book import Gang, GangBook
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
+from scheduler.core.gangs.incomplete import Incomplete
+from scheduler.core.gangs.lacking import Lacking
 from scheduler.core.gangs.min_resources import shortage
 from scheduler.core.gangs.news import GangNews, NotPlaced
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rescue import Rescue
-from scheduler.core.gangs.reservation import Reservations, Wanting
+from scheduler.core.gangs.reservation import Reservations
 from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.gangs.runs import Run, Runs
 from scheduler.core.gangs.shortage import Shortage
-from scheduler.core.gangs.untold import Untold
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
@@ -85,15 +86,16 @@ class GangDispatch:
             Strategy.HOARDING: self.hoarding,
             Strategy.OPTIMISTIC: self.optimistic,
         }
-        self.reservations = Reservations(state, self.cost, clock, self._wanting)
-        self._shortage = Shortage(state, queue, self.book, clock, self._wanting, self.hoarding)
+        self._lacking = Lacking(self.book, queue, workspace)
+        self.reservations = Reservations(state, self.cost, clock, self._lacking.wanting)
+        self._shortage = Shortage(state, queue, self.book, clock, self._lacking.wanting, self.hoarding)
+        self.incomplete = Incomplete(self.book, queue, clock, self._why_incomplete)
         self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop, self._settle)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._runs = Runs()
         self.news = GangNews()
-        self.untold = Untold(self.book, queue, clock, self._why_incomplete)
         self._terms: dict[GangRef, GangOptions] = {}
         """What gangs asked for when they were planned last."""
         self._first: deque[GangRef] = deque()
@@ -209,8 +211,7 @@ class GangDispatch:
         if gang is None:
             return False
         if self._why_incomplete(gang):  # since it was handed out to be bound, say
-            self._queue.set_incomplete(queued)
-            self.untold.lacks(gang.ref)
+            self.incomplete.add(gang, queued)
             return True
         under_way = self._runs.of(gang)
         if under_way is not None:
@@ -231,7 +232,7 @@ class GangDispatch:
         if short:
             outcomes = [self._workspace.turned_away(pod, short) for pod in taken.values()]
             self._settle(outcomes)
-            self._note_failure(gang, outcomes)
+            self._lacking.tell(gang, outcomes, self.news)
             return True
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
@@ -311,9 +312,9 @@ class GangDispatch:
         return None
 
     def next_due(self) -> float | None:
-        """When `untold` or `expire` may have something to do."""
+        """When `incomplete` or `expire` may have something to do."""
         times = (
-            self.untold.next_due(),
+            self.incomplete.next_due(),
             self.hoarding.next_due(),
             self.reservations.next_due(),
             self._shortage.next_due(),
@@ -339,7 +340,7 @@ class GangDispatch:
     def _review(self, gang: Gang, uid: str | None = None) -> None:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
         if not gang.members:
-            self.untold.lacks_nothing(gang.ref)
+            self.incomplete.forget(gang.ref)
             self._terms.pop(gang.ref, None)
             self._serve(gang.ref)
             return
@@ -352,12 +353,11 @@ class GangDispatch:
             if queued is None or queued.place in (Place.IN_FLIGHT, Place.GATED, Place.TENTATIVE):
                 continue
             if incomplete and queued.place is not Place.INCOMPLETE:
-                self._queue.set_incomplete(queued)
-                self.untold.lacks(gang.ref)
+                self.incomplete.add(gang, queued)
             elif not incomplete and queued.place is Place.INCOMPLETE:
                 self._queue.activate(queued, "GangComplete")
         if not incomplete:
-            self.untold.lacks_nothing(gang.ref)
+            self.incomplete.forget(gang.ref)
 
     def _settle(self, outcomes: Iterable[MemberOutcome]) -> None:
         """Puts the members where their outcomes say, and those that are worth a word in `decided`."""
@@ -424,28 +424,6 @@ class GangDispatch:
         for node in self.reservations.served(ref):
             self._on_freed(node)
 
-    def _lacks(self, gang: Gang) -> tuple[GangOptions, int] | None:
-        """How many members have no node that it needs; None if it lacks none, or lacks members."""
-        if not gang.members:
-            return None
-        try:
-            options = self.book.options_to_plan(gang)
-        except GangError:
-            return None
-        if gang.existing < options.min_count:
-            return None
-        lacking = options.min_count - len(self._workspace.nodes_of(gang))
-        return (options, lacking) if lacking > 0 else None
-
-    def _wanting(self, ref: GangRef) -> Wanting | None:
-        gang = self.book.named(ref)
-        lacks = self._lacks(gang) if gang is not None else None
-        if gang is None or lacks is None:
-            return None
-        queued = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
-        members = [self._workspace.member(pod) for pod in queued if pod.info.uid not in self._state.pods]
-        return Wanting(gang, lacks[0], members, lacks[1])
-
     def _drop(self, uid: str) -> None:
         for strategy in self._strategies.values():
             strategy.drop(uid)
@@ -463,24 +441,11 @@ class GangDispatch:
         if self.book.named(run.gang.ref) is run.gang:
             self._review(run.gang)
 
-    def _note_failure(self, gang: Gang, outcomes: Iterable[MemberOutcome]) -> None:
-        """If the gang lacks nothing but room. The words are those of PlacementFeasible
-        (pkg/scheduler/framework/plugins/gangscheduling), but that all members were tried."""
-        refused = [o for o in outcomes if o.placement.node is None and not (o.retry or o.again)]
-        lacks = self._lacks(gang) if refused else None
-        if lacks is None:
-            return
-        message, refusal = refused[0].placement.message, refused[0].refusal
-        if refusal is not None:
-            counts = f"{refusal.reached} scheduled, 0 remaining"
-            message = f"minCount ({lacks[0].min_count}) cannot be satisfied: {counts}, {refusal.why}"
-        self.news.not_placed(NotPlaced(gang.ref, "Unschedulable", message))
-
     def _end(self, run: Run, outcomes: Sequence[MemberOutcome]) -> None:
         self._runs.remove(run)
         self._settle(outcomes)
         if self.book.named(run.gang.ref) is run.gang:
-            self._note_failure(run.gang, outcomes)
+            self._lacking.tell(run.gang, outcomes, self.news)
             self._start_over_if_changed(run.gang)
         for queued in run.late.values():
             if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:

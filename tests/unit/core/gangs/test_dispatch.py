@@ -9,8 +9,8 @@ import pytest
 
 from scheduler.api_objects import CoschedulingPodGroup
 from scheduler.core.engine import Verdict
+from scheduler.core.gangs.incomplete import TELL_AFTER_S
 from scheduler.core.gangs.ref import GangRef, Source
-from scheduler.core.gangs.untold import TELL_AFTER_S
 from scheduler.core.queue import Place
 from tests.builders import Clock, make_node, make_pod
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed
