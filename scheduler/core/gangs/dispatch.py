@@ -90,7 +90,7 @@ class GangDispatch:
         self.reservations = Reservations(state, self.cost, clock, self._lacking.wanting)
         self._shortage = Shortage(state, queue, self.book, clock, self._lacking.wanting, self.hoarding)
         self.incomplete = Incomplete(self.book, queue, clock, self._why_incomplete)
-        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
+        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop, self._settle)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
@@ -130,16 +130,16 @@ class GangDispatch:
             self.news.compare(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
-        queued = self._queue.get(info.uid)
         if info.node_name:
             self._drop(info.uid)  # whoever bound it
             self._workspace.rooms.hand_over(info.uid)
-        elif queued is not None and queued.place is Place.TENTATIVE and changed:
+        if changed:
+            self._drop_attempt(info.uid)
+        queued = self._queue.get(info.uid)
+        if queued is not None and queued.place is Place.TENTATIVE and changed:
             self._workspace.rooms.give_back(info.uid)
             self._drop(info.uid)
             self._queue.activate(queued, "PodUpdate")
-        if changed:
-            self._drop_attempt(info.uid)
 
     def remove(self, uid: str) -> None:
         """The pod is gone."""
@@ -220,10 +220,12 @@ class GangDispatch:
         taken, tentative = {queued.info.uid: queued}, set[str]()
         for uid in gang.members:
             other = self._queue.get(uid)
-            if other is not None and other.place in _TRIED:
+            if other is None or other.info.terminating:
+                continue  # it may stay so for long, for its finalizers; it is let go of when its turn comes
+            if other.place in _TRIED:
                 self._queue.take(other)
                 taken[uid] = other
-            elif other is not None and other.place is Place.TENTATIVE:
+            elif other.place is Place.TENTATIVE:
                 tentative.add(uid)
         options = self.book.options_to_plan(gang)
         short = shortage(gang, options, self._state)
@@ -269,7 +271,8 @@ class GangDispatch:
         run = self._runs.current
         if run is not None:
             failed = Placement(None, message)
-            self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in run.taken.values()])
+            left = [pod for pod in run.taken.values() if pod.place is Place.IN_FLIGHT]
+            self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in left])
             self.news.not_placed(NotPlaced(run.gang.ref, "SchedulerError", message))
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
@@ -417,6 +420,7 @@ class GangDispatch:
 
     def _serve(self, ref: GangRef) -> None:
         self._shortage.served(ref)
+        self.hoarding.served(ref)
         for node in self.reservations.served(ref):
             self._on_freed(node)
 
@@ -432,7 +436,7 @@ class GangDispatch:
         run.attempt.close()
         self._runs.remove(run)
         for queued in (*run.taken.values(), *run.late.values()):
-            if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:
+            if self._queue.get(queued.info.uid) is queued and queued.place in (Place.IN_FLIGHT, *_TRIED):
                 self._queue.activate(queued, "GangChanged")
         if self.book.named(run.gang.ref) is run.gang:
             self._review(run.gang)

@@ -5,7 +5,8 @@ Members mostly come within moments of each other, and nobody wants a word about 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 
 from scheduler.core.gangs.book import Gang, GangBook
 from scheduler.core.gangs.ref import GangRef
@@ -28,6 +29,8 @@ class Incomplete:
         self._book, self._queue, self._clock, self._why = book, queue, clock, why
         self._since: dict[GangRef, float] = {}
         """Gangs whose members have not been told, the one that has waited longest first."""
+        self._due: deque[tuple[str, str]] = deque()
+        """Members that it is time to tell, and what."""
 
     def add(self, gang: Gang, queued: QueuedPod) -> None:
         """This member waits until its gang is complete."""
@@ -38,21 +41,26 @@ class Incomplete:
         """The gang is complete, or gone."""
         self._since.pop(ref, None)
 
-    def untold(self) -> Iterable[tuple[QueuedPod, str]]:
-        """Members whose gang has been incomplete for a while, each once, and why it is."""
-        now = self._clock()
-        while self._since:
-            ref, since = next(iter(self._since.items()))
-            if since + TELL_AFTER_S > now:
-                return
+    def next_untold(self) -> tuple[QueuedPod, str] | None:
+        """The next member whose gang has been incomplete for a while, each once, and why it is."""
+        while self._due or self._since:
+            while self._due:
+                uid, why = self._due.popleft()
+                queued = self._queue.get(uid)
+                if queued is not None and queued.place is Place.INCOMPLETE:
+                    return queued, why
+            ref, since = next(iter(self._since.items()), (None, 0.0))
+            if ref is None or since + TELL_AFTER_S > self._clock():
+                return None
             del self._since[ref]
             gang = self._book.named(ref)
             why = self._why(gang) if gang is not None else ""
-            for uid in list(gang.members) if gang is not None and why else ():
-                queued = self._queue.get(uid)
-                if queued is not None and queued.place is Place.INCOMPLETE:
-                    yield queued, why
+            if gang is not None and why:
+                self._due += [(uid, why) for uid in gang.members]
+        return None
 
     def next_due(self) -> float | None:
-        """When `untold` may have something to say."""
+        """When `next_untold` may have something to say."""
+        if self._due:
+            return self._clock()
         return next((since + TELL_AFTER_S for since in self._since.values()), None)

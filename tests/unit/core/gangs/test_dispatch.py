@@ -91,6 +91,16 @@ def test_members_that_wait_for_long_are_told_why_once() -> None:
     assert engine.decide() is None
 
 
+def test_all_members_that_wait_for_long_are_told() -> None:
+    engine = cluster("4Gi", clock=(clock := Clock()))
+    for name in "ab":
+        engine.upsert_pod(member(name, **{"min-count": "3"}).obj())
+    assert engine.decide() is None
+    clock.advance(TELL_AFTER_S)
+    assert [decision.pod.pod.metadata.name for decision in decide_all(engine)] == ["a", "b"]
+    assert engine.next_due() is None
+
+
 def test_a_member_that_goes_makes_the_gang_incomplete_again() -> None:
     engine = cluster("1Gi")
     for name in ("a", "b"):
