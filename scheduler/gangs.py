@@ -116,6 +116,11 @@ class Gangs:
         return self._committer.binds_under_way if self._committer is not None else 0
 
     @property
+    def commits_under_way(self) -> int:
+        """Gangs whose intent is written, or about to be."""
+        return len(self._committer) if self._committer is not None else 0
+
+    @property
     def committing(self) -> frozenset[GangRef]:
         """Gangs that are being bound, or whose members' volumes are made ready for it."""
         return frozenset((*self._txns, *self._batches))

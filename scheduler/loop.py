@@ -41,6 +41,8 @@ SLICE_S = 0.01
 """A turn of deciding; far below the 50 ms after which others would notice."""
 MAX_BINDS_UNDER_WAY = 512
 """Enough to keep the writer busy."""
+FEW_GANGS = 8
+"""So many are bound at once whatever their size: single pods' binds take turns with those of members."""
 _LONGEST_SLEEP_S = 1.0
 
 
@@ -90,9 +92,10 @@ class SchedulingLoop:
 
     @property
     def _may_bind_more(self) -> bool:
-        """Members whose gang's intent is not durable yet don't count: while the journal can't be written
-        single pods go on."""
-        return len(self._binds) + self.gangs.binds_under_way < MAX_BINDS_UNDER_WAY
+        """Members of a few gangs don't count, or single pods would wait for seconds while a large one is
+        bound; nor do those whose intent is not durable yet, so that they go on without the journal, too."""
+        members = self.gangs.binds_under_way if self.gangs.commits_under_way > FEW_GANGS else 0
+        return len(self._binds) + members < MAX_BINDS_UNDER_WAY
 
     @property
     def waiting_for_volumes(self) -> int:

@@ -207,10 +207,11 @@ async def test_without_a_journal_gangs_wait_and_single_pods_go_on(scheduler: Sch
     assert scheduler.bound == {"a": "n", "b": "n", "single": "n"}
 
 
-async def test_nobody_else_is_decided_while_many_members_are_being_bound(
+async def test_nobody_else_is_decided_while_many_gangs_are_being_bound(
     scheduler: Scheduler, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scheduler.loop.MAX_BINDS_UNDER_WAY", 2)
+    monkeypatch.setattr("scheduler.loop.FEW_GANGS", 0)
     await scheduler.lead()
     scheduler.node("n", "3Gi")
     for name in ("a", "b"):
@@ -224,10 +225,26 @@ async def test_nobody_else_is_decided_while_many_members_are_being_bound(
     await until(lambda: len(scheduler.bound) == 3)
 
 
+async def test_a_large_gang_that_is_being_bound_holds_nobody_up(
+    scheduler: Scheduler, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.loop.MAX_BINDS_UNDER_WAY", 2)
+    await scheduler.lead()
+    scheduler.node("n", "3Gi")
+    for name in ("a", "b"):
+        scheduler.api.fault(f"POST .*/{name}/binding", delay_s=1.0)
+        scheduler.pod(name)
+    await until(lambda: scheduler.committer.binds_under_way == 2)
+    scheduler.pod("single", gang="")
+    await until(lambda: scheduler.bound == {"single": "n"})
+    await until(lambda: len(scheduler.bound) == 3)
+
+
 async def test_members_that_wait_for_the_journal_hold_nobody_up(
     scheduler: Scheduler, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scheduler.loop.MAX_BINDS_UNDER_WAY", 2)
+    monkeypatch.setattr("scheduler.loop.FEW_GANGS", 0)
     await scheduler.lead()
     scheduler.node("n", "4Gi")
     fault = scheduler.api.fault("PUT .*configmaps", times=1000, status=500)
