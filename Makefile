@@ -13,6 +13,9 @@ RUN = $(UV) run --frozen
 # Passed on to the program that a target runs: make test ARGS="-k cluster"
 ARGS =
 
+# Most tests of integration wait for something: three at a time take half as long on two cores.
+SIDE_BY_SIDE = --numprocesses=3 --dist=loadfile
+
 # Kubernetes' minors before the one that we follow, of which tests/cluster/programs pins a patch.
 OLDER_MINORS = $(patsubst tests/cluster/programs/kubernetes-%,%,$(sort $(wildcard tests/cluster/programs/kubernetes-*)))
 
@@ -36,13 +39,13 @@ demo: environment ## See Wholepod solve the A + B problem on a real API server
 .PHONY: test
 test: environment ## Run all tests
 	@$(RUN) python -m tests.cluster programs
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) pytest $(SIDE_BY_SIDE) $(ARGS)
 
 .PHONY: test-minors
 test-minors: environment ## Run the integration tests against the API servers of older Kubernetes minors
 	@for minor in $(OLDER_MINORS); do \
 		echo "Kubernetes $$minor"; export WHOLEPOD_KUBERNETES=$$minor; \
-		$(RUN) python -m tests.cluster programs && $(RUN) pytest tests/integration $(ARGS) || exit 1; \
+		$(RUN) python -m tests.cluster programs && $(RUN) pytest $(SIDE_BY_SIDE) tests/integration $(ARGS) || exit 1; \
 	done
 
 .PHONY: e2e-upstream
