@@ -362,6 +362,8 @@ class App:
             )
         except ValueError as error:
             raise ConfigurationError(f"leaderElection: {error}") from error
+        # As client-go does: without it, nobody leading and nobody asked look the same.
+        self.metrics.leader.labels(election.resource_name).set(0)
         return LeaderElector(
             lease,
             kubeconfig=self._kubeconfig,

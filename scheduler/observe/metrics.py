@@ -21,6 +21,7 @@ from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.nodes import MEMORY
 from scheduler.core.queue import Place
 from scheduler.observe.gang_metrics import GangCollector
+from scheduler.observe.room import room
 
 # kube-scheduler has no `_created` series, and they double the number.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -108,7 +109,7 @@ class Metrics:
         )
         self.leader = Gauge(
             "leader_election_master_status",
-            "1 while this process holds the lease.",
+            "1 while this process holds the lease, 0 while it waits for it.",
             ["name"],
             registry=self.registry,
         )
@@ -179,7 +180,7 @@ class Metrics:
     def watch_engine(self, engine: Engine) -> None:
         """Adds the gauges that are computed from the engine when scraped."""
         self.registry.register(_EngineCollector(engine))
-        self.registry.register(GangCollector(engine.gangs))
+        self.registry.register(GangCollector(engine))
 
     def on_request(self, verb: str, code: str, seconds: float) -> None:
         """For `KubeClient`."""
@@ -247,6 +248,7 @@ class _EngineCollector(Collector):
         memory.add_metric(["allocatable"], allocatable)
         memory.add_metric(["requested"], requested)
         yield memory
+        yield from room(nodes.allocatable[MEMORY] - nodes.requested[MEMORY])
 
     def _queue(self, engine: Engine) -> Iterator[Metric]:
         pending = GaugeMetricFamily(
