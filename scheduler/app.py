@@ -190,6 +190,7 @@ class App:
     def _reflector(
         self, resource: Resource, kind: type[T], handler: Handler[T], field_selector: str = ""
     ) -> Reflector[T]:
+        self.metrics.watch_resource(resource.name)
         return Reflector(
             self._client,
             resource=resource.name,

@@ -173,9 +173,30 @@ class Metrics:
             ["resource"],
             registry=self.registry,
         )
+        self._begin_at_zero()
         # A label look-up costs more than the count itself, so children are kept.
         self._by_request: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._by_result: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+
+    def _begin_at_zero(self) -> None:
+        """A counter that begins at 1 shows no increase: the first trouble would go unseen."""
+        for counter, values in (
+            (self.binds, ("Bound", "BoundElsewhere", "Gone", "Refused")),
+            (self.victims, ("Deleted", "Gone", "Refused", "Unbound")),
+            (self.races, ("left", "recalled", "undone")),
+            (self.gang_commits, ("complete", "given_up")),
+            (self.volume_errors, ("bind",)),
+            (self.retries, ("bind", "delete", "event", "status", "volumes")),
+        ):
+            for value in values:
+                counter.labels(value)
+        for kind in ("event", "status"):
+            for why in ("failed", "gone", "queue_full"):
+                self.shed.labels(kind, why)
+
+    def watch_resource(self, name: str) -> None:
+        """Objects of it are read from now on."""
+        self.unreadable.labels(name)
 
     def watch_engine(self, engine: Engine) -> None:
         """Adds the gauges that are computed from the engine when scraped."""
