@@ -9,15 +9,15 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LinearLocator
 
 from tests.monitoring.dashboards import BOARDS
 from tests.monitoring.panels import Board, Kind, Panel, Query
 from tests.monitoring.prometheus import Prometheus
 
 STEP_S = 1.0
-WINDOW = "10s"
-"""Grafana's own choice would be a minute, which is longer than the run."""
+WINDOW, LONG_WINDOW = "10s", "1m"
+"""Of lines and of numbers. Grafana's own choice for lines would be a minute, which is longer than the run."""
 _MAX_IN_LEGEND = 6
 _HEIGHTS = {Kind.NUMBER: 1.0, Kind.LINES: 2.2, Kind.STACK: 2.2}
 
@@ -74,13 +74,13 @@ def _draw(board: Board, prometheus: Prometheus, path: Path, start: float, end: f
     plt.close(figure)
 
 
-def _asked(query: Query) -> str:
-    return query.expression.replace("$job", "wholepod").replace("$__rate_interval", WINDOW)
+def _asked(query: Query, window: str = WINDOW) -> str:
+    return query.expression.replace("$job", "wholepod").replace("$__rate_interval", window)
 
 
 def _number(axes: Axes, panel: Panel, prometheus: Prometheus, end: float) -> None:
     axes.axis("off")
-    values = [float(s["value"][1]) for s in prometheus.query(_asked(panel.queries[0]), end)]
+    values = [float(s["value"][1]) for s in prometheus.query(_asked(panel.queries[0], LONG_WINDOW), end)]
     text = formatted(values[0], panel.unit) if values else "no data"
     warns = bool(values) and panel.warn_above is not None and values[0] >= panel.warn_above
     axes.text(
@@ -89,25 +89,41 @@ def _number(axes: Axes, panel: Panel, prometheus: Prometheus, end: float) -> Non
 
 
 def _plot(axes: Axes, panel: Panel, prometheus: Prometheus, start: float, end: float) -> None:
-    drawn: list[tuple[str, list[float], list[float]]] = []
+    drawn: list[tuple[str, dict[float, float]]] = []
     for query in panel.queries:
         for series in prometheus.query_range(_asked(query), start, end, STEP_S):
-            points = [(float(at) - start, float(value)) for at, value in series["values"]]
-            points = [(x, y) for x, y in points if math.isfinite(y)]
-            drawn.append((_legend(query, series["metric"]), [x for x, _ in points], [y for _, y in points]))
-    drawn.sort(key=lambda each: -max(each[2], default=0.0))
-    for label, xs, ys in drawn:
-        axes.plot(xs, ys, lw=1, label=label)
+            values = {float(at) - start: float(value) for at, value in series["values"]}
+            finite = {at: value for at, value in values.items() if math.isfinite(value)}
+            drawn.append((_legend(query, series["metric"]), finite))
+    drawn.sort(key=lambda each: -max(each[1].values(), default=0.0))
+    if panel.kind is Kind.STACK:
+        times = sorted({at for _, values in drawn for at in values})
+        heights = [[values.get(at, 0.0) for at in times] for _, values in drawn]
+        if times:
+            axes.stackplot(times, heights, labels=[label for label, _ in drawn], alpha=0.7)
+    else:
+        for label, values in drawn:
+            axes.plot(list(values), list(values.values()), lw=1, label=label)
     axes.set_xlim(0, end - start)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, _ceiling(axes, panel.unit))
+    axes.yaxis.set_major_locator(LinearLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value, panel.unit)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
     axes.grid(alpha=0.25)
     if drawn:
         handles, labels = axes.get_legend_handles_labels()
-        axes.legend(
-            handles[:_MAX_IN_LEGEND], labels[:_MAX_IN_LEGEND], fontsize=5.5, loc="upper left", framealpha=0.6
-        )
+        shown = slice(_MAX_IN_LEGEND)
+        axes.legend(handles[shown], labels[shown], fontsize=5.5, loc="upper left", framealpha=0.6)
+
+
+def _ceiling(axes: Axes, unit: str) -> float:
+    """A round number, of which quarters are still short to write, somewhat above all values."""
+    highest = max(axes.dataLim.y1, 0.0) * 1.1
+    if not math.isfinite(highest) or highest == 0:
+        return 1.0
+    base = 2.0 if unit == "bytes" else 10.0
+    step = base ** math.floor(math.log(highest, base))
+    return next(step * factor for factor in (1, 1.5, 2, 3, 4, 6, 8, 10) if step * factor >= highest)
 
 
 def _legend(query: Query, labels: dict[str, Any]) -> str:
