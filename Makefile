@@ -104,7 +104,7 @@ bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)
 
 .PHONY: bench-packing
-bench-packing: environment ## Compare packing with simple policies on real traces
+bench-packing: environment ## Compare packing with simple policies, and what gangs cost, on real traces
 	@$(RUN) python -m tests.bench.packing $(ARGS)
 
 .PHONY: chart

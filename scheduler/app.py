@@ -27,7 +27,6 @@ from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import SchedulingQueue
-from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
 from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
@@ -53,6 +52,7 @@ from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.loop import NamespaceHandler, NodeHandler, ObjectHandler, PodHandler, SchedulingLoop
 from scheduler.observe.gang_list import list_gangs
 from scheduler.observe.metrics import Metrics
+from scheduler.plugins.node_resources import held_by
 from scheduler.plugins.profiles import build_profile
 from scheduler.racing import REASON
 from scheduler.serving import serve_operators
@@ -92,6 +92,7 @@ class App:
                 max_backoff_s=configuration.pod_max_backoff_seconds,
             ),
         )
+        self.engine.races.counts = held_by(profiles)
         self.metrics = Metrics()
         self.metrics.watch_engine(self.engine)
         self.loop = SchedulingLoop(
@@ -268,8 +269,9 @@ class App:
         await self._leading.wait()
         writes = PodWrites(self._client, rng=random.Random(), clock=time.monotonic)
 
-        async def delete(info: PodInfo, node: str, message: str) -> None:
-            await writes.delete(member_of(info.pod, node), reason=REASON, message=message)
+        async def delete(info: PodInfo, node: str, message: str, is_wanted: Callable[[], bool]) -> None:
+            pod = member_of(info.pod, node)
+            await writes.delete(pod, reason=REASON, message=message, is_wanted=is_wanted)
 
         await self.loop.racing.run(delete)
 
@@ -307,7 +309,7 @@ class App:
             self._writer,
             gangs.losses,
             scheduler_name=names[0],
-            gang_of=gang_key,
+            gang_of=gangs.key_of,
             leads=self._leads,
         )
         fenced: Fenced | None = None
@@ -318,7 +320,7 @@ class App:
                 group.create_task(restarts.run())
                 await self._relist_pods()
                 pods = await self._look_up(left)
-                await committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
+                await committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
                 gangs.serve(committer, restarts)
                 self._took_over = True
                 self.loop.wake()

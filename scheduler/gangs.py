@@ -123,6 +123,11 @@ class Gangs:
     def __contains__(self, uid: object) -> bool:
         return uid in self._binding or any(uid in batch.members for batch in self._unstarted())
 
+    def key_of(self, pod: Pod) -> str | None:
+        """The name of the pod's gang in the journal. Pods of other schedulers have none."""
+        ref = ref_of(pod) if pod.spec.scheduler_name in self._engine.cycles else None
+        return ref.key if ref is not None else None
+
     # ---- decisions
 
     def take(self, placed: Placed) -> bool:
@@ -428,9 +433,3 @@ class Gangs:
             self._on_outcome(placed, Refused(why))
         if batch.ref not in self._txns:
             self._engine.gangs.commit_ended(batch.ref)
-
-
-def gang_key(pod: Pod) -> str | None:
-    """The name of the pod's gang in the journal."""
-    ref = ref_of(pod)
-    return ref.key if ref is not None else None

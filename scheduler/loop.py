@@ -73,7 +73,7 @@ class SchedulingLoop:
         self._preempting = Preempting(
             engine, metrics, is_binding=self._is_binding, recall_bind=self._recall_bind
         )
-        self.racing = Racing(engine, metrics, take_back=self._take_back)
+        self.racing = Racing(engine, metrics, take_back=self._take_back, may_decide=may_decide)
         self.last_turn_at = clock()
 
     def connect(

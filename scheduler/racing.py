@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,12 +25,25 @@ REASON = "OverfilledByRace"
 _LOOK_EVERY_S = 0.5
 
 
-class Racing:
-    """`take_back(uid)` takes a bind back of which nothing was sent, and says whether it could.
-    `delete(pod, node, message)` returns when the pod's deletion is accepted or needless."""
+Delete = Callable[[PodInfo, str, str, Callable[[], bool]], Coroutine[Any, Any, None]]
 
-    def __init__(self, engine: Engine, metrics: Metrics, *, take_back: Callable[[str], bool]) -> None:
-        self._engine, self._metrics, self._take_back = engine, metrics, take_back
+
+class Racing:
+    """`take_back(uid)` takes a bind back of which nothing was sent, and says whether it could; `may_decide`
+    whether the picture is true and ours to act on: what overfills a node may be gone, otherwise.
+    `delete(pod, node, message, is_wanted)` returns when the pod's deletion is accepted or needless, or is no
+    longer wanted after it was refused."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        *,
+        take_back: Callable[[str], bool],
+        may_decide: Callable[[], bool],
+    ) -> None:
+        self._engine, self._metrics = engine, metrics
+        self._take_back, self._may_decide = take_back, may_decide
 
     def recall(self) -> None:
         """What others have bound has just arrived: takes back what need not be bound beside it."""
@@ -42,16 +56,17 @@ class Racing:
                     log.info("bind taken back: others have taken its room", pod=info.name, node=node)
                     self._metrics.races.labels("recalled").inc()
 
-    async def run(self, delete: Callable[[PodInfo, str, str], Coroutine[Any, Any, None]]) -> None:
+    async def run(self, delete: Delete) -> None:
         """Until cancelled."""
+        races = self._engine.races
         async with asyncio.TaskGroup() as group:
             while True:
-                for loser in self._engine.races.verdicts():
+                for loser in races.verdicts() if self._may_decide() else ():
                     if self._must_go(loser):
-                        message = (
-                            f"node {loser.node} has no room for it beside a pod that was bound before it"
-                        )
-                        group.create_task(delete(loser.info, loser.node, message))
+                        node = loser.node
+                        message = f"node {node} has no room for it beside a pod that was bound before it"
+                        is_wanted = partial(races.must_go, loser.info, node)
+                        group.create_task(delete(loser.info, node, message, is_wanted))
                 await asyncio.sleep(_LOOK_EVERY_S)
 
     def _must_go(self, loser: Loser) -> bool:

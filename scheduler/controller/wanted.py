@@ -87,7 +87,7 @@ def wanted_group(owner: Workload) -> WantedGroup | None:
         )
     at_once = sum(part.at_once for part in labelled)
     if at_once == 0:
-        return None  # suspended, or scaled to nothing; what is there stays
+        return None  # scaled to nothing; what is there stays
     min_member = at_once
     if MIN_COUNT in owner.annotations:
         try:

@@ -225,8 +225,9 @@ class Engine:
         ):
             return self._plan_on()
         self._others_turn = False
-        for waiting, why in self.gangs.untold():
-            return self._decision(waiting, Verdict.WAITING, Placement(None, why))
+        untold = self.gangs.incomplete.next_untold()
+        if untold is not None:
+            return self._decision(untold[0], Verdict.WAITING, Placement(None, untold[1]))
         self.wake_helped()
         queued = self.gangs.next_first() or self.queue.pop()
         if queued is None:
@@ -415,7 +416,7 @@ class Engine:
         self._waking.note(node, change)
         if before is None or node != info.node_name:
             self.gangs.node_overlapped(info.node_name)
-            self.races.arrived(info.node_name)
+            self.races.arrived(info)
         if info.terminating:
             self.state.condemned.goes(info.uid, self._clock())
         if node != info.node_name:

@@ -94,6 +94,19 @@ class PlacedPods:
         """Whether any pod on a node has a lower priority; in many clusters all have the same."""
         return any(each < priority for each in self._priorities)
 
+    def any_above(self, priority: int) -> bool:
+        """The same the other way round."""
+        return any(each > priority for each in self._priorities)
+
+    def above(self, priority: int, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """int64[n], int64[n, R]: of each of n nodes how many pods have a higher priority, and their usage."""
+        counts = np.zeros((self._used + 1, self.amounts.shape[1]), np.int64)
+        higher = self.priority[: self._used] > priority
+        np.cumsum(np.where(higher[:, None], self.amounts[: self._used], 0), axis=0, out=counts[1:])
+        begin, end = self.offset[:n], self.offset[:n] + self.count[:n]
+        taken = counts[end] - counts[begin]
+        return taken[:, 0], taken[:, AMOUNTS_BEFORE_RESOURCES:]
+
     def of(self, row: int) -> range:
         """Rows here of the pods on a node."""
         return range(int(self.offset[row]), int(self.offset[row] + self.count[row]))

@@ -168,7 +168,15 @@ class Journal:
         self.epoch, self._wanted = number(self._stored[EPOCH]), dict(self._stored)
         entries = entries_in(self._stored)
         log.info("journal opened", epoch=self.epoch, gangs_left_behind=len(entries))
-        return LeftBehind(entries, 0.0 if answer is None else _date_s(answer) - self._wall())
+        return LeftBehind(entries, 0.0 if answer is None else self._server_ahead_s(answer))
+
+    def _server_ahead_s(self, answer: Response) -> float:
+        """0 if the answer does not say what time it is."""
+        try:
+            date = parsedate_to_datetime(answer.headers.get("Date", ""))
+        except ValueError:
+            return 0.0
+        return date.timestamp() - self._wall()
 
     async def run(self) -> None:
         """Write what is asked for, until cancelled. Raises Fenced."""
@@ -402,11 +410,6 @@ def _decode(answer: Response) -> ConfigMap:
         return _decode_map(answer.body)
     except msgspec.DecodeError as error:
         raise OutcomeUnknown(f"the API server's ConfigMap can't be read: {error}") from error
-
-
-def _date_s(answer: Response) -> float:
-    """Unix time of an answer."""
-    return parsedate_to_datetime(answer.headers["Date"]).timestamp()
 
 
 def _is_not_found(error: Exception) -> bool:

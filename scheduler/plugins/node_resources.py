@@ -9,7 +9,7 @@ cpu, memory and ephemeral storage that the pod does not ask for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from scheduler.core.nodes import CPU, MEMORY, NodeView
 from scheduler.core.plugin import MAX_NODE_SCORE, FilterPlugin, FilterResult, ScorePlugin, Scores, Wake
 from scheduler.core.pod_info import PodInfo
+from scheduler.core.profile import Profile
 from scheduler.plugins.arguments import Arguments, read_arguments, require
 from scheduler.plugins.node_affinity import is_label_key
 from scheduler.plugins.resource_strategies import (
@@ -104,14 +105,21 @@ class NodeResourcesFit(FilterPlugin, ScorePlugin):
     def _checked(self, pod: PodInfo) -> Iterable[tuple[str, int]]:
         if not (self._ignored or self._ignored_groups):
             return pod.requests.items()
-        return [(name, amount) for name, amount in pod.requests.items() if not self._ignores(name)]
+        return [(name, amount) for name, amount in pod.requests.items() if not self.ignores(name)]
 
-    def _ignores(self, name: str) -> bool:
-        """Extended resources only (fitsRequest in fit.go)."""
+    def ignores(self, name: str) -> bool:
+        """Whether it is not filtered by: extended resources only (fitsRequest in fit.go)."""
         group, slash, _ = name.partition("/")
         if not slash or "kubernetes.io/" in name:
             return False
         return name in self._ignored or group in self._ignored_groups
+
+
+def held_by(profiles: Iterable[Profile]) -> Callable[[str], bool]:
+    """Says of a resource (`pods` is one) whether all profiles filter by it: if one does not, its pods may
+    rightly take more of it than a node has."""
+    filters = [next((f for f in p.filters if isinstance(f, NodeResourcesFit)), None) for p in profiles]
+    return lambda name: all(fit is not None and not fit.ignores(name) for fit in filters)
 
 
 def _least_allocated_by_default(pod: PodInfo, nodes: NodeView) -> Scores:

@@ -21,7 +21,8 @@ knows from requests and answers which step a commit has come to. At that step th
 is killed (`SIGKILL`), or stopped until the other one leads and then let go on (`SIGSTOP past the lease`), or
 the API server is killed and started again, or the answer is lost (of steps before a request: the request).
 At `FENCED` a former leader, stopped in the middle of a commit, comes back while its heir is hit. Three gangs
-of four are being bound meanwhile; at the steps of a compensation one of them can't be completed.
+of four are being bound meanwhile; at the steps of a compensation one of them can't be completed, and at
+`VICTIMS_PARTIAL` two single pods beside a gang need two victims each.
 
 A fault *held* when after it every gang is bound, or none of it if it can't be, no node is given more than it
 has, the journal is empty, and, once the pods are deleted, whoever leads knows of no place taken and no gang:

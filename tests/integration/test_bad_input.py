@@ -204,6 +204,10 @@ def test_a_token_that_is_not_valid_any_more(shared_plane: ControlPlane) -> None:
     assert "renew the credentials in the kubeconfig" in message
 
 
+NOT_ALWAYS_NEEDED = ("configmaps", "podgroups", "tokenreviews", "subjectaccessreviews")
+"""By gangs alone, or where others than this machine may read metrics."""
+
+
 def test_an_account_without_rights(shared_plane: ControlPlane) -> None:
     stranger = f"--kubeconfig={shared_plane.kubeconfig_for('stranger')}"
     # The profile that needs most.
@@ -218,7 +222,7 @@ def test_an_account_without_rights(shared_plane: ControlPlane) -> None:
     assert set(missing[1].split(", ")) == {
         f"{verb} {resource}{'.' + group if group else ''}"
         for verb, resource, group in granted()
-        if resource != "configmaps" and not resource.startswith("podgroups")  # only gangs need them
+        if not resource.startswith(NOT_ALWAYS_NEEDED)
     }
 
 

@@ -19,7 +19,6 @@ import msgspec
 from scheduler.api import Pod
 from scheduler.core.engine import Engine
 from scheduler.core.queue import SchedulingQueue
-from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
 from scheduler.kube.gangs.committer import GangCommitter
 from scheduler.kube.gangs.groups import GroupConditions
@@ -265,7 +264,7 @@ class Wholepod(Process):
             self.writer,
             gangs.losses,
             scheduler_name="wholepod",
-            gang_of=gang_key,
+            gang_of=gangs.key_of,
             leads=self.may_write,
             rng=rng,
             clock=clock,
@@ -284,7 +283,7 @@ class Wholepod(Process):
                 finished = await finished_pods(client, left.entries, rng)
                 uids = {pod.metadata.uid for pod in finished}
                 pods = [*(pod for pod in known if pod.metadata.uid not in uids), *finished]
-                await self.committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
+                await self.committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
                 self.recovered_at = world.now()
                 gangs.serve(self.committer, restarts)
                 self.took_over = True

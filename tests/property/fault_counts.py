@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,6 @@ from tests.property.gang_faults import POINTS, WAYS, Fault
 REPORT = Path(__file__).parents[2] / "docs" / "reports" / "faults-model.md"
 LONG = 5000
 """A run with so many examples is to cover everything, and gets a report."""
-_TELL_EVERY = 250
 
 _HEAD = """\
 # Gangs under faults, in virtual time
@@ -45,13 +43,12 @@ class Counts:
         """After a history that went well."""
         self.histories += 1
         self.played.update((fault.point, fault.way) for fault in hit)
-        if is_long() and self.histories % _TELL_EVERY == 0:
+
+    def tell(self) -> None:
+        """Of long runs, how far it is."""
+        if is_long():
             faults = sum(self.played.values())
-            print(
-                f"{self.strategy}: {self.histories} histories, {faults} faults",
-                file=sys.__stderr__,
-                flush=True,
-            )
+            print(f"{self.strategy}: {self.histories} histories, {faults} faults", flush=True)
 
     def missing(self) -> list[tuple[str, str]]:
         """Faults that were never played."""

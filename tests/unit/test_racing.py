@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -32,6 +33,14 @@ async def one_bind(*owners: dict[str, object]) -> Running:
     return running
 
 
+def race(running: Running, *owners: dict[str, object]) -> None:
+    """The other's bind is seen, and then ours, which was later."""
+    running.add(theirs())
+    running.loop.on_bound(UID, Bound("n"))
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:07Z"}
+    running.add(make_pod().req(memory="1Gi").owners(*owners).on("n").status(conditions=[scheduled]))
+
+
 @in_virtual_time
 async def test_a_bind_that_was_not_sent_is_taken_back() -> None:
     running = await one_bind()
@@ -50,17 +59,50 @@ async def test_a_bind_that_was_done_is_undone_if_the_pod_has_a_controller(
     running = await one_bind(*owners)
     deleted: list[tuple[str, str]] = []
 
-    async def delete(info: PodInfo, node: str, message: str) -> None:
+    async def delete(info: PodInfo, node: str, message: str, is_wanted: Callable[[], bool]) -> None:
         deleted.append((info.uid, node))
 
     racing = asyncio.create_task(running.loop.racing.run(delete))
-    running.add(theirs())
-    running.loop.on_bound(UID, Bound("n"))
-    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:07Z"}
-    running.add(make_pod().req(memory="1Gi").owners(*owners).on("n").status(conditions=[scheduled]))
+    race(running, *owners)
     await asyncio.sleep(VERDICT_AFTER_S + 1.0)
     assert deleted == ([(UID, "n")] if owners else [])
     outcome = "undone" if owners else "left"
     assert running.metric("wholepod_bind_races_total", outcome=outcome) == 1
     assert not racing.done()
+    racing.cancel()
+
+
+@in_virtual_time
+async def test_nothing_is_undone_on_a_picture_that_may_be_old() -> None:
+    running = await one_bind(OWNER)
+    deleted: list[str] = []
+
+    async def delete(info: PodInfo, node: str, message: str, is_wanted: Callable[[], bool]) -> None:
+        deleted.append(info.uid)
+
+    racing = asyncio.create_task(running.loop.racing.run(delete))
+    race(running, OWNER)
+    running.may_decide = False  # a watch has ended, or the lease is another's
+    await asyncio.sleep(VERDICT_AFTER_S + 1.0)
+    running.pods.delete(theirs().obj())
+    running.may_decide = True
+    await asyncio.sleep(VERDICT_AFTER_S + 1.0)
+    assert deleted == []
+    racing.cancel()
+
+
+@in_virtual_time
+async def test_a_deletion_is_not_wanted_any_more_once_there_is_room() -> None:
+    running = await one_bind(OWNER)
+    wanted: list[bool] = []
+
+    async def delete(info: PodInfo, node: str, message: str, is_wanted: Callable[[], bool]) -> None:
+        wanted.append(is_wanted())
+        running.pods.delete(theirs().obj())
+        wanted.append(is_wanted())
+
+    racing = asyncio.create_task(running.loop.racing.run(delete))
+    race(running, OWNER)
+    await asyncio.sleep(VERDICT_AFTER_S + 1.0)
+    assert wanted == [True, False]
     racing.cancel()

@@ -29,6 +29,8 @@ LOOK_AGAIN_S = 1.0
 """How often free memory is looked at, if anything happens at all."""
 _MEMBERS_A_SECOND = 10_000
 """With more waiting members than this it is looked at less often."""
+_KINDS_AT_MOST = 16
+"""Of a strategy's waiting members so many kinds are looked at: what nodes only others fit is not counted."""
 
 
 class _Account:
@@ -240,7 +242,9 @@ class GangAccounts:
             for queued in filter(None, map(self._queue.get, waiting)):
                 name, info = account.strategy, queued.info
                 wanted_bytes[name] = wanted_bytes.get(name, 0) + info.requests.get("memory", 0)
-                kinds.setdefault(name, {}).setdefault(queued.kind, info)
+                known = kinds.setdefault(name, {})
+                if len(known) < _KINDS_AT_MOST:
+                    known.setdefault(queued.kind, info)
         return seen, {
             name: min(wanted_bytes[name], self._free_for(some.items())) for name, some in kinds.items()
         }

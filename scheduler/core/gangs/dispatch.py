@@ -23,12 +23,14 @@ from scheduler.core.gangs.book import Gang, GangBook
 from scheduler.core.gangs.cost import GangCost
 from scheduler.core.gangs.gang import GangError, GangOptions, Strategy
 from scheduler.core.gangs.hoarding import Hoarding
+from scheduler.core.gangs.incomplete import Incomplete
+from scheduler.core.gangs.lacking import Lacking
 from scheduler.core.gangs.min_resources import shortage
 from scheduler.core.gangs.news import GangNews, NotPlaced
 from scheduler.core.gangs.optimistic import Optimistic
 from scheduler.core.gangs.ref import GangRef
 from scheduler.core.gangs.rescue import Rescue
-from scheduler.core.gangs.reservation import Reservations, Wanting
+from scheduler.core.gangs.reservation import Reservations
 from scheduler.core.gangs.rooms import Rooms
 from scheduler.core.gangs.runs import Run, Runs
 from scheduler.core.gangs.shortage import Shortage
@@ -37,9 +39,6 @@ from scheduler.core.pod_info import PodInfo
 from scheduler.core.post_filters import PostFilters
 from scheduler.core.queue import Place, QueuedPod, SchedulingQueue
 from scheduler.core.state import ClusterState
-
-TELL_AFTER_S = 5.0
-"""Members mostly come within moments of each other; what is still incomplete then is worth a word."""
 
 _TRIED = (Place.ACTIVE, Place.BACKOFF, Place.UNSCHEDULABLE)
 """Where members wait that could be placed."""
@@ -87,9 +86,11 @@ class GangDispatch:
             Strategy.HOARDING: self.hoarding,
             Strategy.OPTIMISTIC: self.optimistic,
         }
-        self.reservations = Reservations(state, self.cost, clock, self._wanting)
-        self._shortage = Shortage(state, queue, self.book, clock, self._wanting, self.hoarding)
-        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop)
+        self._lacking = Lacking(self.book, queue, workspace)
+        self.reservations = Reservations(state, self.cost, clock, self._lacking.wanting)
+        self._shortage = Shortage(state, queue, self.book, clock, self._lacking.wanting, self.hoarding)
+        self.incomplete = Incomplete(self.book, queue, clock, self._why_incomplete)
+        self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop, self._settle)
         self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
@@ -97,8 +98,6 @@ class GangDispatch:
         self.news = GangNews()
         self._terms: dict[GangRef, GangOptions] = {}
         """What gangs asked for when they were planned last."""
-        self._incomplete: dict[GangRef, float] = {}
-        """Gangs whose members have not been told what is missing → since when it is."""
         self._first: deque[GangRef] = deque()
         """Gangs that are tried before all others, once."""
 
@@ -131,16 +130,16 @@ class GangDispatch:
             self.news.compare(gang, info)
             self._review(gang, info.uid)
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
-        queued = self._queue.get(info.uid)
         if info.node_name:
             self._drop(info.uid)  # whoever bound it
             self._workspace.rooms.hand_over(info.uid)
-        elif queued is not None and queued.place is Place.TENTATIVE and changed:
+        if changed:
+            self._drop_attempt(info.uid)
+        queued = self._queue.get(info.uid)
+        if queued is not None and queued.place is Place.TENTATIVE and changed:
             self._workspace.rooms.give_back(info.uid)
             self._drop(info.uid)
             self._queue.activate(queued, "PodUpdate")
-        if changed:
-            self._drop_attempt(info.uid)
 
     def remove(self, uid: str) -> None:
         """The pod is gone."""
@@ -212,8 +211,7 @@ class GangDispatch:
         if gang is None:
             return False
         if self._why_incomplete(gang):  # since it was handed out to be bound, say
-            self._queue.set_incomplete(queued)
-            self._incomplete.setdefault(gang.ref, self._clock())
+            self.incomplete.add(gang, queued)
             return True
         under_way = self._runs.of(gang)
         if under_way is not None:
@@ -222,17 +220,19 @@ class GangDispatch:
         taken, tentative = {queued.info.uid: queued}, set[str]()
         for uid in gang.members:
             other = self._queue.get(uid)
-            if other is not None and other.place in _TRIED:
+            if other is None or other.info.terminating:
+                continue  # it may stay so for long, for its finalizers; it is let go of when its turn comes
+            if other.place in _TRIED:
                 self._queue.take(other)
                 taken[uid] = other
-            elif other is not None and other.place is Place.TENTATIVE:
+            elif other.place is Place.TENTATIVE:
                 tentative.add(uid)
         options = self.book.options_to_plan(gang)
         short = shortage(gang, options, self._state)
         if short:
             outcomes = [self._workspace.turned_away(pod, short) for pod in taken.values()]
             self._settle(outcomes)
-            self._note_failure(gang, outcomes)
+            self._lacking.tell(gang, outcomes, self.news)
             return True
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
@@ -271,7 +271,8 @@ class GangDispatch:
         run = self._runs.current
         if run is not None:
             failed = Placement(None, message)
-            self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in run.taken.values()])
+            left = [pod for pod in run.taken.values() if pod.place is Place.IN_FLIGHT]
+            self._end(run, [MemberOutcome(pod, failed, retry=True) for pod in left])
             self.news.not_placed(NotPlaced(run.gang.ref, "SchedulerError", message))
 
     def give_way(self, queued: QueuedPod, within: Within | None) -> Placement | None:
@@ -310,31 +311,16 @@ class GangDispatch:
                 return outcome
         return None
 
-    def untold(self) -> Iterable[tuple[QueuedPod, str]]:
-        """Members whose gang has been incomplete for a while, each once, and why it is."""
-        now = self._clock()
-        while self._incomplete:
-            ref, since = next(iter(self._incomplete.items()))
-            if since + TELL_AFTER_S > now:
-                return
-            del self._incomplete[ref]
-            gang = self.book.named(ref)
-            why = self._why_incomplete(gang) if gang is not None else ""
-            for uid in list(gang.members) if gang is not None and why else ():
-                queued = self._queue.get(uid)
-                if queued is not None and queued.place is Place.INCOMPLETE:
-                    yield queued, why
-
     def next_due(self) -> float | None:
-        """When `untold` or `expire` may have something to do."""
-        times = [since + TELL_AFTER_S for since in list(self._incomplete.values())[:1]]
-        others = (
+        """When `incomplete` or `expire` may have something to do."""
+        times = (
+            self.incomplete.next_due(),
             self.hoarding.next_due(),
             self.reservations.next_due(),
             self._shortage.next_due(),
             self.accounts.next_due(),
         )
-        return min([*times, *(time for time in others if time is not None)], default=None)
+        return min((time for time in times if time is not None), default=None)
 
     # ---- internals
 
@@ -354,7 +340,7 @@ class GangDispatch:
     def _review(self, gang: Gang, uid: str | None = None) -> None:
         """Moves members that wait to where they belong: `uid`, or all if that has changed."""
         if not gang.members:
-            self._incomplete.pop(gang.ref, None)
+            self.incomplete.forget(gang.ref)
             self._terms.pop(gang.ref, None)
             self._serve(gang.ref)
             return
@@ -367,12 +353,11 @@ class GangDispatch:
             if queued is None or queued.place in (Place.IN_FLIGHT, Place.GATED, Place.TENTATIVE):
                 continue
             if incomplete and queued.place is not Place.INCOMPLETE:
-                self._queue.set_incomplete(queued)
-                self._incomplete.setdefault(gang.ref, self._clock())
+                self.incomplete.add(gang, queued)
             elif not incomplete and queued.place is Place.INCOMPLETE:
                 self._queue.activate(queued, "GangComplete")
         if not incomplete:
-            self._incomplete.pop(gang.ref, None)
+            self.incomplete.forget(gang.ref)
 
     def _settle(self, outcomes: Iterable[MemberOutcome]) -> None:
         """Puts the members where their outcomes say, and those that are worth a word in `decided`."""
@@ -435,30 +420,9 @@ class GangDispatch:
 
     def _serve(self, ref: GangRef) -> None:
         self._shortage.served(ref)
+        self.hoarding.served(ref)
         for node in self.reservations.served(ref):
             self._on_freed(node)
-
-    def _lacks(self, gang: Gang) -> tuple[GangOptions, int] | None:
-        """How many members have no node that it needs; None if it lacks none, or lacks members."""
-        if not gang.members:
-            return None
-        try:
-            options = self.book.options_to_plan(gang)
-        except GangError:
-            return None
-        if gang.existing < options.min_count:
-            return None
-        lacking = options.min_count - len(self._workspace.nodes_of(gang))
-        return (options, lacking) if lacking > 0 else None
-
-    def _wanting(self, ref: GangRef) -> Wanting | None:
-        gang = self.book.named(ref)
-        lacks = self._lacks(gang) if gang is not None else None
-        if gang is None or lacks is None:
-            return None
-        queued = [pod for pod in map(self._queue.get, gang.members) if pod is not None]
-        members = [self._workspace.member(pod) for pod in queued if pod.info.uid not in self._state.pods]
-        return Wanting(gang, lacks[0], members, lacks[1])
 
     def _drop(self, uid: str) -> None:
         for strategy in self._strategies.values():
@@ -472,29 +436,16 @@ class GangDispatch:
         run.attempt.close()
         self._runs.remove(run)
         for queued in (*run.taken.values(), *run.late.values()):
-            if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:
+            if self._queue.get(queued.info.uid) is queued and queued.place in (Place.IN_FLIGHT, *_TRIED):
                 self._queue.activate(queued, "GangChanged")
         if self.book.named(run.gang.ref) is run.gang:
             self._review(run.gang)
-
-    def _note_failure(self, gang: Gang, outcomes: Iterable[MemberOutcome]) -> None:
-        """If the gang lacks nothing but room. The words are those of PlacementFeasible
-        (pkg/scheduler/framework/plugins/gangscheduling), but that all members were tried."""
-        refused = [o for o in outcomes if o.placement.node is None and not (o.retry or o.again)]
-        lacks = self._lacks(gang) if refused else None
-        if lacks is None:
-            return
-        message, refusal = refused[0].placement.message, refused[0].refusal
-        if refusal is not None:
-            counts = f"{refusal.reached} scheduled, 0 remaining"
-            message = f"minCount ({lacks[0].min_count}) cannot be satisfied: {counts}, {refusal.why}"
-        self.news.not_placed(NotPlaced(gang.ref, "Unschedulable", message))
 
     def _end(self, run: Run, outcomes: Sequence[MemberOutcome]) -> None:
         self._runs.remove(run)
         self._settle(outcomes)
         if self.book.named(run.gang.ref) is run.gang:
-            self._note_failure(run.gang, outcomes)
+            self._lacking.tell(run.gang, outcomes, self.news)
             self._start_over_if_changed(run.gang)
         for queued in run.late.values():
             if self._queue.get(queued.info.uid) is queued and queued.place is Place.IN_FLIGHT:

@@ -114,6 +114,7 @@ class Hoarding:
                 self._workspace.on_released(hold.node, hold.queued.info)
                 if not holding.holds:
                     del self._holdings[ref]
+                    self._let_losers_go(ref)
         self._forget_winners(lambda winner: not self._workspace.exists(winner))
 
     def yielding_to(self, senior: tuple[int, str, str]) -> Iterable[tuple[str, PodInfo]]:
@@ -203,6 +204,11 @@ class Hoarding:
         """Ends that."""
         if ref in self._holdings:
             self._put_back(self._holdings[ref])
+
+    def served(self, ref: GangRef) -> None:
+        """The gang has what it needs, by whatever strategy, or is gone."""
+        self._losers.pop(ref, None)
+        self._let_losers_go(ref)
 
     # ---- internals
 
@@ -336,14 +342,13 @@ class Hoarding:
         self._let_losers_go(holding.gang.ref)
         self._lift(holding)
         self._workspace.cost.rollbacks[holding.strategy] += 1
-        for hold in holding.holds.values():
+        # Whoever has lifted it for the time being finds nothing to put back.
+        holds, holding.holds = holding.holds.values(), {}
+        for hold in holds:
             self._count(holding, hold, "wasted")
             self._workspace.on_released(hold.node, hold.queued.info)
         message = f"gang {holding.gang.ref} gave up what it held: {why}"
-        return [
-            MemberOutcome(hold.queued, Placement(None, message), retry=True)
-            for hold in holding.holds.values()
-        ]
+        return [MemberOutcome(hold.queued, Placement(None, message), retry=True) for hold in holds]
 
     def _lift(self, holding: Holding) -> None:
         for uid in holding.holds:

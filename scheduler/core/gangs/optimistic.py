@@ -73,6 +73,8 @@ class Optimistic:
         """`hoarding`: holds what mode `incremental` keeps."""
         self._live, self._hoarding = workspace, hoarding
         self._claims: dict[GangRef, dict[str, Claim]] = {}
+        self._begun: dict[GangRef, dict[str, Claim]] = {}
+        """Of an attempt under way: claims as they were at its beginning, and are again if it is dropped."""
         self._conflicts: Counter[GangRef] = Counter()
         """In a row, at the commit."""
         self._shadow: tuple[Shadow, Rooms, list[str]] | None = None
@@ -92,6 +94,7 @@ class Optimistic:
         new = {pod.info.uid: pod for pod in waiting}
         claims = {u: claim for u, claim in self._claims.pop(gang.ref, {}).items() if u not in new}
         pods = {uid: claim.queued for uid, claim in claims.items()} | new
+        self._begun[gang.ref] = dict(claims)
         transaction = _Transaction(gang, options, pods, claims, new.keys(), self._live.state)
         done = False
         try:
@@ -102,7 +105,7 @@ class Optimistic:
                 outcomes = yield from self._alone(transaction)
             done = True
         finally:
-            kept = {uid: claim for uid, claim in claims.items() if uid in gang.members}
+            kept = self._begun.pop(gang.ref)
             if kept and not done:  # the attempt is made again
                 self._claims[gang.ref] = kept
             if not self._conflicts[gang.ref]:
@@ -112,9 +115,11 @@ class Optimistic:
         return outcomes
 
     def drop(self, uid: str) -> None:
-        for ref, claims in list(self._claims.items()):
-            if claims.pop(uid, None) is not None and not claims:
-                del self._claims[ref]
+        for claims_of in (self._claims, self._begun):
+            for claims in claims_of.values():
+                claims.pop(uid, None)
+        for ref in [ref for ref, claims in self._claims.items() if not claims]:
+            del self._claims[ref]
         for ref in [ref for ref in self._conflicts if not self._live.exists(ref)]:
             del self._conflicts[ref]
 
@@ -219,8 +224,8 @@ class Optimistic:
         return bool(nodes) and bound + len(nodes) >= transaction.options.min_count
 
     def _bound(self, transaction: _Transaction, nodes: Mapping[str, str]) -> int:
-        pods = self._live.state.pods
-        return sum(uid in pods and uid not in nodes for uid in transaction.gang.members)
+        pods, gang = self._live.state.pods, transaction.gang
+        return sum(uid in pods and uid not in nodes and gang.stays(uid) for uid in gang.members)
 
     def _is_incremental(self, transaction: _Transaction) -> bool:
         """Whether members may be held: it is that kind of gang, and none is missing."""

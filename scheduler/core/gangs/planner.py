@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 import numpy as np
 
@@ -32,6 +31,10 @@ from scheduler.core.topology_rules import NO_RULES
 
 SEARCH_BUDGET = 2_000
 """Choices that a search may try; at 5,000 nodes about half a second of planning."""
+_AGAIN = 4
+"""Members may be tried again in order as often as this many searches would try: it is that much cheaper."""
+_ALIKE_ONE_TRY = 8
+"""Looking whether so many members pass on one node each costs as much as one choice."""
 _REMEMBERED_MEMBERS = 32
 """Dead ends are remembered for gangs up to this size; for larger ones it costs more than it saves."""
 
@@ -76,16 +79,17 @@ class Planner:
     ) -> None:
         self._members, self._state, self._rooms, self._need = members, state, rooms, need
         self._within, self._budget = within, budget
+        self._given_up = False
 
     def steps(self) -> Generator[None, None, None]:
         """Each step costs about one decision. Closing the iterator early forgets what was placed."""
         done = False
         try:
             failures = yield from self._place_in_order()
-            spent, reached = False, len(self._members) - len(failures)
+            spent, reached = self._given_up, len(self._members) - len(failures)
             if reached < self._need:
                 self._forget_all()
-                if self._may_find_more(failures):
+                if not spent and self._may_find_more(failures):
                     search = _Search(
                         self._members, self._state, self._rooms, self._need, self._within, self._budget
                     )
@@ -108,9 +112,10 @@ class Planner:
 
     def _place_in_order(self) -> Generator[None, None, dict[str, Placement]]:
         failures: dict[str, Placement] = {}
-        waiting = list(self._members)
+        waiting, tried = list(self._members), 0
         while waiting:
             left = []
+            tried += len(waiting)
             for member in waiting:
                 placement = member.cycle.place(member.info, member.key, within=self._within())
                 if placement.node is None:
@@ -121,6 +126,9 @@ class Planner:
                     self._rooms.take(member, placement.node)
                 yield
             if len(left) == len(waiting) or not any(_may_be_cured(member) for member in left):
+                break
+            if self._budget is not None and tried > len(self._members) + _AGAIN * self._budget:
+                self._given_up = True  # members that wait for each other one by one take for ever
                 break
             waiting = left
         return failures
@@ -164,7 +172,7 @@ class _Search:
         self._members, self._state, self._rooms = members, state, rooms
         self._within = within
         self._may_skip = len(members) - need
-        self._tries = count(1)
+        self._tries = 0
         self._budget = budget
         self.budget_spent = False
         kinds: dict[object, int] = {}
@@ -193,7 +201,7 @@ class _Search:
                 following = self._frame(frame.index + 1)
                 if following.situation is None or following.situation not in self._dead_ends:
                     frames.append(following)
-            elif self._holds_together() or self._can_follow_each_other():
+            elif (yield from self._can_follow_each_other()):
                 return True
         return False
 
@@ -228,9 +236,6 @@ class _Search:
         self._unsure.discard(index)
         self._skipped.discard(index)
 
-    def _holds_together(self) -> bool:
-        return all(self._fits_beside_others(self._members[index]) for index in self._unsure)
-
     def _fits_beside_others(self, member: Member) -> bool:
         node = self._rooms.give_back(member.info.uid)
         if node is None:
@@ -240,31 +245,44 @@ class _Search:
         return passes
 
     def _passes(self, member: Member, node: str) -> bool:
-        row = np.array([self._state.nodes.row_of[node]], np.intp)
-        return member.cycle.rejected_by(member.info, row) is None
+        row = self._state.nodes.row_of.get(node)
+        return row is not None and member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None
 
-    def _can_follow_each_other(self) -> bool:
+    def _can_follow_each_other(self) -> Generator[None, None, bool]:
         """Whether the members that are assumed can be placed in some order such that each passes in its turn,
         or at the end beside all others. They are assumed afterwards as before.
 
         Which of them have been placed is all that matters to those that follow, so each such set is gone on
         from once; orders need not be told apart."""
         chosen = dict(self._chosen())
-        in_turn = frozenset(i for i in chosen if not self._fits_beside_others(self._members[i]))
-        """Members that do not pass at the end."""
-        if not in_turn:
+        if self._spend(len(chosen) // _ALIKE_ONE_TRY):
+            return False
+        failing: list[int] = []
+        for i in sorted(chosen, key=lambda i: i not in self._unsure):
+            if not failing and i not in self._unsure:
+                return True  # the others passed when they were chosen
+            if not self._fits_beside_others(self._members[i]):
+                failing.append(i)
+            yield
+        if not failing:
             return True
+        in_turn = frozenset(failing)
+        """Members that do not pass at the end."""
         last = sorted(chosen, key=lambda i: (i in in_turn, i))
         reached, open_sets = {frozenset[int]()}, [frozenset[int]()]
         found = False
         while open_sets and not found:
-            if self._spend():
-                break
             placed = open_sets.pop()
             left = [i for i in last if i not in placed]
+            if self._spend(1 + len(left) // _ALIKE_ONE_TRY):
+                break
             for i in left:
                 self._rooms.give_back(self._members[i].info.uid)
-            passing = [i for i in left if self._passes(self._members[i], chosen[i])]
+            passing: list[int] = []
+            for i in left:
+                if self._passes(self._members[i], chosen[i]):
+                    passing.append(i)
+                yield
             for i in left:
                 self._rooms.take(self._members[i], chosen[i])
             if not placed and any(_only_as_first(self._members[i]) for i in in_turn.difference(passing)):
@@ -282,11 +300,10 @@ class _Search:
             if member.info.uid in self._state.pods:
                 yield index, self._state.pods[member.info.uid].node
 
-    def _spend(self) -> bool:
-        """Counts one more try; True when that is one too many."""
-        self.budget_spent = self.budget_spent or (
-            self._budget is not None and next(self._tries) > self._budget
-        )
+    def _spend(self, tries: int = 1) -> bool:
+        """Counts so many more; True when that is too many."""
+        self._tries += tries
+        self.budget_spent = self.budget_spent or (self._budget is not None and self._tries > self._budget)
         return self.budget_spent
 
     def _situation(self, index: int) -> object:

@@ -17,6 +17,7 @@ FilterVictimsWithPDBViolation (…/preemption/util.go).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,7 @@ class GangPreemption:
         )
         try:
             if not (yield from search.plan(need)):
+                yield from search.put_all_back()
                 return Found(search.why)
             victims = yield from search.reprieve()
             nodes = search.nodes
@@ -151,6 +153,10 @@ class _Search:
         """By uid of each of its pods."""
         self.why = ""
         """Why there is no plan."""
+        self._on: dict[str, list[str]] = defaultdict(list)
+        """Members by node, once there is a plan,"""
+        self._elsewhere: list[str] = []
+        """and those to which pods on other nodes matter."""
         self.violations = 0
         """How many of the victims overdraw a disruption budget."""
 
@@ -168,7 +174,8 @@ class _Search:
                 return True
             if are_interchangeable(members):
                 return False
-            self.undo()
+            for uid in self._members:
+                self._rooms.give_back(uid)
         yield from self._lift_all()
         if not self._lifted:
             self.why = NO_VICTIMS
@@ -181,13 +188,18 @@ class _Search:
         """Puts back whoever can stay; returns the others, most important first. Whoever is on a member's
         node is looked at: the plan took single pods for what to evict there."""
         pods = self._state.pods
-        for node in set(self.nodes.values()):
+        self._elsewhere = self._looking_elsewhere()
+        self._on = defaultdict(list)
+        for uid, node in self.nodes.items():
+            self._on[node].append(uid)
+        for node in list(self._on):
             for placed in self._state.pods_on(node):
                 self._lift_with_others(placed)
             yield
-        victims = sorted({id(victim): victim for victim in self._lifted.values()}.values(), key=_order)
+        yield from self._spare_bystanders()
+        victims = sorted(self._victims(), key=_order)
         violating = self._violating(victims)
-        for victim in sorted(victims, key=lambda victim: (id(victim) not in violating, victim.order)):
+        for victim in sorted(victims, key=lambda victim: id(victim) not in violating):
             if any(self._state.is_being_evicted(pod) for pod in victim.pods):
                 continue  # their room is as good as free
             for pod in victim.pods:
@@ -205,6 +217,13 @@ class _Search:
             Victim(tuple(pods[p.uid].info for p in v.pods if p.uid in pods), v.priority, v.rank) for v in left
         ]
         return [victim for victim in there if victim.pods]
+
+    def put_all_back(self) -> Generator[None, None, None]:
+        """What `undo` does, in steps: they may be tens of thousands."""
+        for count, uid in enumerate(self._lifted):
+            self._state.put_back(uid)
+            if count % _LIFTED_AT_ONCE == 0:
+                yield
 
     def undo(self) -> None:
         """As if nothing had been tried."""
@@ -291,21 +310,50 @@ class _Search:
                 counts[victim_id] = counts.get(victim_id, 0) + 1
         return counts
 
+    def _victims(self) -> list[Victim]:
+        return list({id(victim): victim for victim in self._lifted.values()}.values())
+
+    def _spare_bystanders(self) -> Generator[None, None, None]:
+        """Puts back who is in no member's way: in a large cluster nearly all, if all were lifted."""
+        if self._elsewhere:
+            return
+        pods = self._state.pods
+        for count, victim in enumerate(self._victims()):
+            in_the_way = (pods[pod.uid].node in self._on for pod in victim.pods if pod.uid in pods)
+            if not any(in_the_way) and all(pod.rules == NO_RULES for pod in victim.pods):
+                for pod in victim.pods:
+                    self._state.put_back(pod.uid)
+                    self._lifted.pop(pod.uid, None)
+            if count % _LIFTED_AT_ONCE == 0:
+                yield
+
     def _everybody_fits_beside(self, victim: Victim) -> bool:
         """Whether all members that the victim may be in the way of fit beside it, and beside each other."""
         pods = self._state.pods
-        here = {pods[pod.uid].node for pod in victim.pods if pod.uid in pods}
+        concerned = [uid for pod in victim.pods if pod.uid in pods for uid in self._on[pods[pod.uid].node]]
+        if any(pod.rules != NO_RULES for pod in victim.pods):
+            self._elsewhere = self._looking_elsewhere()
         asked: set[object] = set()
-        for uid, node in self.nodes.items():
+        for uid in dict.fromkeys((*concerned, *self._elsewhere)):
             member = self._members[uid]
             # Alike members on one node get one answer.
+            node = pods[uid].node if uid in pods else ""
             alike = member.key, id(member.cycle), member.info.signature, node
-            if alike in asked or not (node in here or _looks_elsewhere(member)):
+            if alike in asked:
                 continue
             asked.add(alike)
             if not self._fits_beside_others(member):
                 return False
         return True
+
+    def _looking_elsewhere(self) -> list[str]:
+        """Members to which pods on other nodes may make a difference, as things stand."""
+        return [
+            uid
+            for uid, member in self._members.items()
+            if uid in self._state.pods
+            and (member.info.rules != NO_RULES or any(member.cycle.remote.filter_context(member.info)))
+        ]
 
     def _fits_beside_others(self, member: Member) -> bool:
         node = self._rooms.give_back(member.info.uid)
@@ -315,11 +363,6 @@ class _Search:
         fits = member.cycle.rejected_by(member.info, np.array([row], np.intp)) is None
         self._rooms.take(member, node)
         return fits
-
-
-def _looks_elsewhere(member: Member) -> bool:
-    """Whether pods on other nodes may make a difference to the member, as things stand."""
-    return member.info.rules != NO_RULES or any(member.cycle.remote.filter_context(member.info))
 
 
 def _order(victim: Victim) -> tuple[object, ...]:

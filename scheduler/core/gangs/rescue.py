@@ -30,7 +30,8 @@ _PREFIX = "pod group preemption: "
 
 
 class Rescue:
-    """`drop(uid)` has all strategies forget what they keep for a pod."""
+    """`drop(uid)` has all strategies forget what they keep for a pod; `settle` puts members where their
+    outcomes say."""
 
     def __init__(
         self,
@@ -39,8 +40,10 @@ class Rescue:
         post_filters: PostFilters,
         hoarding: Hoarding,
         drop: Callable[[str], None],
+        settle: Callable[[Sequence[MemberOutcome]], None],
     ) -> None:
-        self._workspace, self._queue, self._hoarding, self._drop = workspace, queue, hoarding, drop
+        self._workspace, self._queue, self._hoarding = workspace, queue, hoarding
+        self._drop, self._settle = drop, settle
         self._nominations = workspace.state.nominations
         self._preemption = GangPreemption(workspace, post_filters, hoarding.held_with)
 
@@ -49,7 +52,14 @@ class Rescue:
         outcomes = yield from attempt
         if any(outcome.placement.node is not None and not outcome.tentative for outcome in outcomes):
             return outcomes
-        return (yield from self._make_room(gang, options, outcomes))
+        done = False
+        try:
+            helped = yield from self._make_room(gang, options, outcomes)
+            done = True
+        finally:
+            if not done:  # what the strategy has decided stands: rooms are held by now, or given up
+                self._settle(outcomes)
+        return helped
 
     def awaits_victims(self, gang: Gang) -> bool:
         """Whether pods are leaving the nodes that members are nominated to."""
@@ -65,7 +75,7 @@ class Rescue:
         outcomes: list[MemberOutcome],
     ) -> Generator[None, None, list[MemberOutcome]]:
         own = {o.queued.info.uid: o for o in outcomes if o.queued.info.uid in gang.members}
-        refused = [o for o in own.values() if o.placement.node is None and not o.retry]
+        refused = [o for o in own.values() if o.placement.node is None and not (o.retry or o.again)]
         if not refused or gang.existing < options.min_count:
             return outcomes
         others = [pod for uid in gang.members if uid not in own and (pod := self._queue.get(uid)) is not None]

@@ -34,7 +34,10 @@ GANGS_AT_ONCE = 64
 Seniority = tuple[int, str, str]
 """See `hoarding.seniority`."""
 
-Kinds = tuple[tuple[tuple[tuple[str, int], ...], int], ...]
+KINDS_AT_MOST = 8
+"""Of a gang's members; most have one or two."""
+Requests = tuple[tuple[str, int], ...]
+Kinds = tuple[tuple[Requests, int], ...]
 """(requests of a pod, how many such pods), of all members that wait."""
 
 _Free = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -48,6 +51,18 @@ class _Short:
     need: int
     topology_key: str
     hoards: bool
+
+
+def _few(kinds: Counter[Requests]) -> Kinds:
+    """Of very many the rarer ones are taken for one that asks for the least of each: it must not be too late
+    that a gang is tried."""
+    ordered = kinds.most_common()
+    rest = [dict(requests) for requests, _ in ordered[KINDS_AT_MOST:]]
+    if not rest:
+        return tuple(ordered)
+    least = {name: min(amounts.get(name, 0) for amounts in rest) for name in rest[0]}
+    many = sum(count for _, count in ordered[KINDS_AT_MOST:])
+    return (*ordered[:KINDS_AT_MOST], (tuple(least.items()), many))
 
 
 class Shortage:
@@ -77,7 +92,7 @@ class Shortage:
         kinds = Counter(tuple(member.info.requests.items()) for member in wanting.members)
         short = _Short(
             seniority(wanting.gang),
-            tuple(kinds.items()),
+            _few(kinds),
             wanting.need,
             wanting.options.topology_key,
             hoards=wanting.options.strategy is Strategy.HOARDING,

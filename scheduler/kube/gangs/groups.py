@@ -17,7 +17,7 @@ import structlog
 from scheduler.api_objects import GroupCondition, PodGroup
 from scheduler.kube.backoff import Backoff
 from scheduler.kube.client import STRATEGIC_MERGE_PATCH, KubeClient
-from scheduler.kube.errors import ApiError, ErrorKind, KubeError
+from scheduler.kube.errors import ApiError, ErrorKind, KubeError, Unreachable
 from scheduler.kube.payloads import utc_now
 from scheduler.kube.resources import RESOURCES
 
@@ -70,17 +70,20 @@ class GroupConditions:
                 await self._say_why(uid, *self._waiting.pop(uid))
 
     async def scheduled(self, group: PodGroup) -> None:
-        """Returns when it is written, or has been given up: pods run without it."""
+        """Returns when it is written, or has been given up: pods run without it. An API server that is away
+        is waited for: the journal, which would forget the gang next, is on it as well."""
         backoff = Backoff(0.1, 2.0, rng=self._rng)
         failure: KubeError | None = None
         condition = _condition(group, "True", "Scheduled", "", transitioned=True)
-        for _ in range(ATTEMPTS):
+        attempts = 0
+        while attempts < ATTEMPTS:
             try:
                 await self._write(group, condition)
             except KubeError as error:
                 failure = error
-                if isinstance(error, ApiError) and error.kind in (ErrorKind.NOT_FOUND, ErrorKind.CONFLICT):
+                if isinstance(error, ApiError) and error.kind is ErrorKind.NOT_FOUND:
                     return  # it is gone
+                attempts += not isinstance(error, Unreachable)
                 await self._sleep(backoff.next())
             else:
                 return

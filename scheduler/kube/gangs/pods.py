@@ -141,8 +141,13 @@ class PodWrites:
         except _NotThere:
             return None
 
-    async def delete(self, member: Member, *, reason: str, message: str) -> None:
-        """Return when the deletion was accepted, or there is no such pod: it is never bound again then."""
+    async def delete(
+        self, member: Member, *, reason: str, message: str, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Return when the deletion was accepted, or there is no such pod: it is never bound again then.
+
+        `is_wanted` is asked before it is begun anew after refusals; it is given up when it is not.
+        """
         condition = Condition("DisruptionTarget", "True", reason, message, 0, transitioned=True)
         why: StatusPatch | None = StatusPatch(member.namespace, member.name, member.uid, condition)
         backoff = Backoff(0.1, 5.0, rng=self._rng)
@@ -154,6 +159,8 @@ class PodWrites:
             _complain(member, outcome.message)
             why = None  # should this be what was refused
             await asyncio.sleep(backoff.next())
+            if not is_wanted():
+                return
 
     async def _carry_out(self, deletion: Deletion) -> DeletionOutcome:
         while True:

@@ -61,8 +61,10 @@ class Recovery:
         """By transaction."""
         self._untouched: dict[str, tuple[str, Member]] = {}
         if self._entries:
+            gangs = {entry.txn: entry.gang for entry in self._entries}
             for pod in pods:
-                gang = gang_of(pod)
+                # What was bound for an entry may look like no member any more.
+                gang = gang_of(pod) or gangs.get(_txn_of(pod))
                 if gang in self._found:
                     self._see(gang, pod)
 
@@ -96,7 +98,7 @@ class Recovery:
         if not member.node:
             self._untouched[member.uid] = (gang, member)
             return
-        txn = (metadata.annotations or {}).get(TXN_ANNOTATION, "")
+        txn = _txn_of(pod)
         if status.phase == "Succeeded":
             txn = ""  # it has had its place, and there is nothing to delete any more
         self._found[gang].append((member, txn))
@@ -125,6 +127,10 @@ def member_of(pod: Pod, node: str = "") -> Member:
         node=pod.spec.node_name or node,
         has_controller=any(owner.controller for owner in metadata.owner_references or ()),
     )
+
+
+def _txn_of(pod: Pod) -> str:
+    return (pod.metadata.annotations or {}).get(TXN_ANNOTATION, "")
 
 
 def _unix_s(moment: str) -> float:

@@ -13,7 +13,8 @@ would create again stay and say so, unless the gang has agreed.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -34,6 +35,8 @@ LOST_MEMBERS = "GangLostMembers"
 """Reason of the condition of members that are deleted, and of the event of those that stay."""
 LOOK_AFTER_S = 0.5
 """Members are mostly lost, or finish, within moments of each other."""
+_LISTS_AT_ONCE = 2
+"""When a zone fails, many gangs have lost members."""
 
 
 class Restart(msgspec.Struct, frozen=True):
@@ -84,6 +87,9 @@ class Restarts:
         self._rng = rng or random.Random()
         self._writes = PodWrites(client, rng=self._rng, clock=clock)
         self._asked: asyncio.Queue[Restart] = asyncio.Queue()
+        self._places = asyncio.Semaphore(_LISTS_AT_ONCE)
+        self._next_lists: dict[str, asyncio.Task[Mapping[str | None, Sequence[Pod]]]] = {}
+        """By namespace; not begun."""
 
     def ask(self, restart: Restart) -> None:
         """See whether the gang has lost members, and delete the others if so."""
@@ -97,8 +103,8 @@ class Restarts:
 
     async def _carry_out(self, restart: Restart) -> None:
         await asyncio.sleep(LOOK_AFTER_S)
-        pods = await list_pods(self._client, restart.namespace, rng=self._rng)
-        left = what_is_left([pod for pod in pods if self._gang_of(pod) == restart.gang], restart.min_count)
+        members = (await self._pods_by_gang(restart.namespace)).get(restart.gang, ())
+        left = what_is_left(members, restart.min_count)
         goes = {m.uid for m in left if m.has_controller or restart.delete_uncontrolled}
         if not self._leads():
             return  # who does will find the same
@@ -110,6 +116,20 @@ class Restarts:
             for member in left:
                 group.create_task(self._delete(member) if member.uid in goes else self._keep(member))
         self._owner.on_settled(restart.gang, len(goes))
+
+    async def _pods_by_gang(self, namespace: str) -> Mapping[str | None, Sequence[Pod]]:
+        """By a list that begins after this was called. All who ask before it begins share it."""
+        if namespace not in self._next_lists:
+            self._next_lists[namespace] = asyncio.create_task(self._list(namespace))
+        return await self._next_lists[namespace]
+
+    async def _list(self, namespace: str) -> Mapping[str | None, Sequence[Pod]]:
+        by_gang: defaultdict[str | None, list[Pod]] = defaultdict(list)
+        async with self._places:
+            del self._next_lists[namespace]
+            for pod in await list_pods(self._client, namespace, rng=self._rng):
+                by_gang[self._gang_of(pod)].append(pod)
+        return by_gang
 
     async def _delete(self, member: Member) -> None:
         message = f"{self._scheduler_name}: its gang has lost members and starts anew"

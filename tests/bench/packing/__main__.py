@@ -1,7 +1,8 @@
-"""`python -m tests.bench.packing --traces DIR`: how well do the objectives of MemoryFit pack?
+"""`python -m tests.bench.packing --traces DIR`: how well do the objectives of MemoryFit pack, and what do
+gangs cost under each strategy?
 
-Prints progress, then writes the tables and the plot of docs/packing.md. Exits with 1 when the
-targets are missed, 2 when a trace can't be read.
+Prints progress, then writes the tables and the plots of docs/packing.md and docs/gang-costs.md. Exits with 1
+when the targets are missed, 2 when a trace can't be read.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from scheduler.core.mix import EPOCH_ARRIVALS, HALF_LIFE_EPOCHS
 from scheduler.core.waste import TUNING
 from scheduler.plugins.memory_fit import Objective
+from tests.bench.packing import gang_report
+from tests.bench.packing.gang_costs import measure, scenarios
 from tests.bench.packing.measure import (
     Mixes,
     Traces,
@@ -39,18 +42,29 @@ OBJECTIVES: tuple[Objective, ...] = ("expected", "tight", "balanced", "spread")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.packing", description=__doc__)
     parser.add_argument("--traces", type=Path, required=True, help="folder of the traces (docs/packing.md)")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where packing.md is")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the pages are")
+    parser.add_argument("--only", choices=("objectives", "gangs"), help="one of the two questions")
     arguments = parser.parse_args()
-    try:
-        traces = Traces.read(arguments.traces)
-    except TraceError as error:
-        print(f"{error}; docs/packing.md says where to get it", file=sys.stderr)
-        return 2
     started = time.monotonic()
 
     def progress(text: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True)
 
+    good = True
+    try:
+        if arguments.only != "objectives":
+            measured = [measure(scenario, progress) for scenario in scenarios(arguments.traces)]
+            gang_report.write(arguments.docs, measured)
+        if arguments.only != "gangs":
+            good = _compare_objectives(Traces.read(arguments.traces), arguments.docs, progress)
+    except TraceError as error:
+        print(f"{error}; docs/packing.md says where to get it", file=sys.stderr)
+        return 2
+    return 0 if good else 1
+
+
+def _compare_objectives(traces: Traces, docs: Path, progress: Callable[[str], None]) -> bool:
+    """Writes the page about them; returns whether the targets are met."""
     progress("learning the mixes")
     mixes = Mixes.learn(traces)
     policies = [memory_fit(o) for o in OBJECTIVES] + simple_policies()
@@ -70,14 +84,14 @@ def main() -> int:
         name = f"for comparison: objective `{objective}`"
         over_bound, cpu = result.windows[1].over_bound_percent, result.cpu_percent[1]
         variations.append(Variation(name, over_bound, cpu, further))
-    write(arguments.docs, results, variations)
+    write(docs, results, variations)
     expected = results[0]
     good = (
         expected.windows[1].over_bound_percent <= TARGET_OVER_BOUND_PERCENT
         and expected.cpu_percent[1] >= TARGET_CPU_PERCENT
     )
     progress("targets met" if good else "targets MISSED")
-    return 0 if good else 1
+    return good
 
 
 def _measure(policy: Policy, traces: Traces, mixes: Mixes) -> Result:

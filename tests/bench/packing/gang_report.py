@@ -127,8 +127,8 @@ def _plot_memory(axes: Axes, measured: Measured) -> None:
     outcomes = [outcome for outcome in measured.outcomes if outcome.strategy != SINGLES]
     left = np.zeros(len(outcomes))
     for name, colour, byte_seconds in parts:
-        total = np.array([measured.scenario.memory_bytes * o.ended_s for o in outcomes])
-        shares = 100 * np.array([byte_seconds(o) for o in outcomes]) / total
+        total = np.array([measured.scenario.memory_bytes * o.ended_s for o in outcomes], np.float64)
+        shares = 100 * np.array([byte_seconds(o) for o in outcomes], np.float64) / total
         axes.barh([o.strategy for o in outcomes], shares, left=left, color=colour, label=name, height=0.6)
         left += shares
     axes.invert_yaxis()

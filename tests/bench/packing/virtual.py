@@ -29,8 +29,10 @@ from tests.builders import SCHEDULER_NAME, make_profile
 SINGLES = "no gangs"
 """Not a strategy: every pod for itself."""
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-_PATIENCE_S = 7200.0
-"""So long after the last arrival or departure something may still happen by itself: holds that time out."""
+_PATIENCE_S = 60.0
+"""So long after the last arrival or departure something may still happen by itself: backoffs end."""
+_PATIENCE_WITH_HOLDS_S = 7200.0
+"""The same, if there are holds, which time out."""
 _STALLED = 100_000
 """Turns without progress in time after which something must be wrong."""
 
@@ -113,12 +115,13 @@ class Replay:
         arrivals = self._arrivals()
         arrivals.reverse()  # the next one is the last
         stalled, changes_until = 0, 0.0
+        patience_s = _PATIENCE_S if self._strategy == SINGLES else _PATIENCE_WITH_HOLDS_S
         while arrivals or self._ends or self._waiting:
             before = self.now
             times = [arrivals[-1][0]] if arrivals else []
             times += [self._ends[0][0]] if self._ends else []
             due = self.engine.next_due()
-            if not times and (due is None or due > changes_until + _PATIENCE_S):
+            if not times and (due is None or due > changes_until + patience_s):
                 break
             self.now = max(before, min([*times, *([due] if due is not None else [])]))
             stalled = stalled + 1 if self.now == before else 0

@@ -120,3 +120,54 @@ def test_a_pod_that_is_too_large_does_not_push_out_those_after_it() -> None:
     engine.upsert_pod(bound(pod("ours"), 7).obj())
     clock.advance(VERDICT_AFTER_S)
     assert losers(engine) == [("uid-of-default/theirs", False)]
+
+
+GPU = "example.com/gpu"
+
+
+def test_a_pod_that_takes_nothing_of_what_a_node_has_lost_pushes_nobody_out() -> None:
+    """A device plugin that restarts has its node offer nothing for a while, and there is always a new pod."""
+    engine, clock = one_node("2Gi")
+    engine.upsert_node(make_node("n").allocatable(memory="2Gi", **{GPU: "1"}).obj())
+    engine.remove_pod(OURS)
+    engine.upsert_pod(pod("ours").req(**{GPU: "1"}).obj())
+    assert (decision := engine.decide()) is not None
+    assert decision.node == "n"
+    engine.bind_confirmed(OURS)
+    engine.upsert_pod(bound(pod("ours").req(**{GPU: "1"}), 5).obj())
+    engine.upsert_node(make_node("n").allocatable(memory="2Gi", **{GPU: "0"}).obj())
+    engine.upsert_pod(theirs(7).obj())
+    clock.advance(VERDICT_AFTER_S)
+    assert losers(engine) == []
+    assert engine.races.crowded == []
+
+
+def test_what_a_node_loses_after_a_race_is_nobodys_loss() -> None:
+    engine, clock = one_node("2Gi")
+    engine.bind_confirmed(OURS)
+    engine.upsert_pod(bound(pod("ours"), 5).obj())
+    engine.upsert_pod(theirs(7, "2Gi").obj())
+    engine.upsert_node(make_node("n").allocatable(memory="512Mi").obj())
+    clock.advance(VERDICT_AFTER_S)
+    assert losers(engine) == [("uid-of-default/theirs", False)]
+
+
+def test_resources_that_a_profile_does_not_filter_by_are_nobodys_loss() -> None:
+    engine, clock = one_node()
+    engine.races.counts = lambda name: name != "memory"
+    engine.upsert_pod(theirs(5).obj())
+    engine.bind_confirmed(OURS)
+    engine.upsert_pod(bound(pod("ours"), 7).obj())
+    clock.advance(VERDICT_AFTER_S)
+    assert losers(engine) == []
+    assert not engine.races.is_overfull("n")
+
+
+def test_a_node_may_be_overfilled_by_the_number_of_its_pods() -> None:
+    engine, clock = one_node()
+    engine.upsert_node(make_node("n").allocatable(memory="8Gi", pods="1").obj())
+    engine.upsert_pod(theirs(5).obj())
+    engine.bind_confirmed(OURS)
+    engine.upsert_pod(bound(pod("ours"), 7).obj())
+    clock.advance(VERDICT_AFTER_S)
+    assert losers(engine) == [(OURS, True)]

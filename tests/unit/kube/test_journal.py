@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from scheduler.kube.client import KubeClient
+from scheduler.kube.client import KubeClient, Response
 from scheduler.kube.journal import Journal
 from scheduler.kube.journal_format import Entry, Fenced, JournalUnavailable
 from tests.unit.kube.api_server import ApiServer
@@ -124,6 +124,21 @@ async def test_what_cannot_be_read_is_dropped_and_the_epoch_only_grows(
     assert [found.txn for found in left.entries] == ["t"]
     assert data(api)["epoch"] == "8"
     assert set(data(api)) == {"epoch", "owner", "serial", "gang.t"}
+
+
+async def test_an_answer_without_a_date_opens_it_all_the_same(
+    api: ApiServer, client: KubeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a proxy, say: then its clock counts as ours."""
+    await journal(client, "a").open()
+    request = client.request
+
+    async def dateless(*args: Any, **options: Any) -> Response:
+        answer = await request(*args, **options)
+        return answer._replace(headers={"Date": "soon"})
+
+    monkeypatch.setattr(client, "request", dateless)
+    assert (await journal(client, "b").open()).server_ahead_s == 0.0
 
 
 async def test_opening_is_refused(api: ApiServer, client: KubeClient) -> None:

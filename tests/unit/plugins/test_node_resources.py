@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from scheduler.core.plugin import ScorePlugin
-from scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
+from scheduler.core.profile import Profile
+from scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit, held_by
 from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod
 from tests.unit.plugins.filtering import reasons, state_of
 
@@ -161,3 +162,11 @@ def test_scores_stay_in_range_on_any_node(plugin: ScorePlugin) -> None:
     for pod in (make_pod(), make_pod().req(cpu="9E", memory="9E"), make_pod().req(cpu="1m", memory="1")):
         scores = plugin.score(pod.info(), view)
         assert ((scores >= 0) & (scores <= 100)).all(), scores
+
+
+def test_what_all_profiles_filter_by() -> None:
+    strict = Profile("strict", [NodeResourcesFit()], [])
+    lenient = Profile("lenient", [NodeResourcesFit({"ignoredResources": [GPU]})], [])
+    assert [held_by([strict])(name) for name in ("memory", "pods", GPU)] == [True, True, True]
+    assert [held_by([strict, lenient])(name) for name in ("memory", "pods", GPU)] == [True, True, False]
+    assert not held_by([strict, Profile("none", [], [])])("memory")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scheduler.core.engine import Engine, Verdict
-from scheduler.core.gangs.dispatch import TELL_AFTER_S
+from scheduler.core.gangs.incomplete import TELL_AFTER_S
 from tests.builders import Clock, make_engine, make_node, make_pod, make_profile
 from tests.unit.core.gangs.words import decide_all, member, placed
 

@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.api_objects import CoschedulingPodGroup
 from scheduler.core.engine import Verdict
-from scheduler.core.gangs.dispatch import TELL_AFTER_S
+from scheduler.core.gangs.incomplete import TELL_AFTER_S
 from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.queue import Place
 from tests.builders import Clock, make_node, make_pod
@@ -89,6 +89,16 @@ def test_members_that_wait_for_long_are_told_why_once() -> None:
     )
     clock.advance(TELL_AFTER_S)
     assert engine.decide() is None
+
+
+def test_all_members_that_wait_for_long_are_told() -> None:
+    engine = cluster("4Gi", clock=(clock := Clock()))
+    for name in "ab":
+        engine.upsert_pod(member(name, **{"min-count": "3"}).obj())
+    assert engine.decide() is None
+    clock.advance(TELL_AFTER_S)
+    assert [decision.pod.pod.metadata.name for decision in decide_all(engine)] == ["a", "b"]
+    assert engine.next_due() is None
 
 
 def test_a_member_that_goes_makes_the_gang_incomplete_again() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.core.engine import Engine, Verdict
-from scheduler.core.gangs.dispatch import TELL_AFTER_S
+from scheduler.core.gangs.incomplete import TELL_AFTER_S
 from scheduler.core.queue import Place
 from tests.builders import Clock, PodBuilder, make_engine, make_node, make_pod, make_profile
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed

@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.api_objects import PodGroup
 from scheduler.core.engine import Engine, Verdict
-from scheduler.core.gangs.dispatch import TELL_AFTER_S
+from scheduler.core.gangs.incomplete import TELL_AFTER_S
 from scheduler.core.gangs.news import Differs, NotPlaced
 from scheduler.core.gangs.ref import GangRef, Source
 from tests.builders import Clock, make_node, make_pod

@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.api_objects import CoschedulingPodGroup, PodGroup
 from scheduler.core.engine import Engine, Verdict
-from scheduler.core.gangs.dispatch import TELL_AFTER_S
+from scheduler.core.gangs.incomplete import TELL_AFTER_S
 from tests.builders import Clock, PodBuilder, make_engine, make_node, make_pod, make_profile
 from tests.unit.core.gangs.words import cluster, decide_all, member, placed
 

@@ -119,3 +119,64 @@ def test_the_gang_that_nodes_are_kept_for_is_woken_though_others_like_it_are_kep
     for i in range(2):
         engine.remove_pod(f"uid-of-default/s{i}")
     assert sorted(placed(decide_all(engine))) == ["a", "b"]
+
+
+def test_gangs_that_would_not_fit_leave_the_turn_to_juniors() -> None:
+    engine = starving(clock := Clock(), "atomic")
+    reservations = engine.gangs.reservations
+    engine.remove_pod("uid-of-default/a")
+    engine.remove_pod("uid-of-default/b")
+    assert not reservations.nodes
+    for i in range(3):
+        for name in "ab":
+            engine.upsert_pod(member(f"large-{i}-{name}", "2Gi", gang=f"large-{i}").priority(1).obj())
+    for name in "cd":
+        engine.upsert_pod(member(name, gang="small").obj())
+    decide_all(engine)
+    clock.advance(GangPolicy().starvation_after_s)
+    for _ in range(4):  # one look each, some time apart
+        decide_all(engine)
+        clock.advance(0.2)
+    assert reservations.gang is not None
+    assert reservations.gang.ref.name == "small"
+    assert len(reservations.nodes) == 2
+
+
+def test_pods_that_outrank_the_gang_stay() -> None:
+    engine = cluster(*["2Gi"] * 3, clock=(clock := Clock()))
+    for i in range(3):
+        taken, priority = ("512Mi", 10) if i == 1 else ("2Gi", 0)
+        engine.upsert_pod(make_pod(f"s{i}").req(memory=taken).priority(priority).on(f"n{i}").obj())
+    for name in "ab":
+        engine.upsert_pod(member(name, "1600Mi").spec(preemptionPolicy="Never").obj())
+    decide_all(engine)
+    clock.advance(GangPolicy().starvation_after_s)
+    decide_all(engine)
+    assert engine.gangs.reservations.nodes == {"n0", "n2"}
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_nodes_are_kept_in_one_domain(fits: bool) -> None:
+    engine = cluster(*["2Gi"] * 4, clock=(clock := Clock()))
+    for i in range(4):
+        engine.upsert_pod(single(i).req(memory="1Gi").on(f"n{i}").obj())
+    options = {"topology-key": "kubernetes.io/hostname"}
+    for name in "ab":
+        engine.upsert_pod(member(name, "1Gi" if fits else "1500Mi", **options).obj())
+    decide_all(engine)
+    clock.advance(GangPolicy().starvation_after_s)
+    decide_all(engine)
+    assert len(engine.gangs.reservations.nodes) == fits
+
+
+def test_of_a_gang_of_very_many_sizes_no_member_is_forgotten() -> None:
+    engine = cluster(*["2Gi"] * 50, clock=(clock := Clock()))
+    for i in range(50):
+        engine.upsert_pod(single(i).on(f"n{i}").obj())
+    for i in range(40):
+        options = {"min-count": "40"}
+        engine.upsert_pod(member(f"m{i}", f"{1200 + i}Mi", **options).obj())
+    decide_all(engine)
+    clock.advance(GangPolicy().starvation_after_s)
+    decide_all(engine)
+    assert len(engine.gangs.reservations.nodes) == 40

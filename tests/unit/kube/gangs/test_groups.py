@@ -151,3 +151,22 @@ async def test_faults_are_lived_through_and_others_go_on(bench: Bench, until: Un
     bench.tell("gone")
     await asyncio.sleep(0.05)
     assert not bench.task.done()
+
+
+async def test_that_it_was_placed_is_said_once_the_api_server_is_back(bench: Bench, until: Until) -> None:
+    assert bench.seen is not None
+    await bench.api.stop()
+    saying = asyncio.create_task(bench.conditions.scheduled(bench.seen))
+    await asyncio.sleep(0.3)
+    assert not saying.done()
+    await bench.api.start()
+    await saying
+    assert bench.condition["status"] == "True"
+
+
+async def test_a_conflict_is_no_reason_to_leave_it_unsaid(bench: Bench) -> None:
+    """The API server may answer so when others write the group at the time."""
+    assert bench.seen is not None
+    bench.api.fault("PATCH .*/podgroups/g/status", status=409, reason="Conflict")
+    await bench.conditions.scheduled(bench.seen)
+    assert bench.condition["status"] == "True"

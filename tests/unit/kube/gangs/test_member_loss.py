@@ -28,10 +28,16 @@ async def scheduler(api: ApiServer, client: KubeClient) -> AsyncIterator[Schedul
 
 
 def add_bound(
-    scheduler: Scheduler, *names: str, owned: bool = True, policy: str = "restart", agreed: bool = False
+    scheduler: Scheduler,
+    *names: str,
+    owned: bool = True,
+    policy: str = "restart",
+    agreed: bool = False,
+    gang: str = "g",
 ) -> None:
     """Members of a gang that was complete; they have a controller unless told otherwise."""
     options = RESTART | {"on-member-loss": policy, "delete-uncontrolled": "true" if agreed else "false"}
+    options["gang"] = gang
     for name in names:
         scheduler.pod(name, **options)
         pod = scheduler.api.pods["default", name]
@@ -144,6 +150,28 @@ async def test_a_gang_may_agree_that_they_go_as_well(scheduler: Scheduler, until
     add_bound(scheduler, "a", "b", owned=False, agreed=True)
     await scheduler.lead()
     await until(lambda: leaving(scheduler.api) == {"a", "b"})
+
+
+async def test_gangs_that_lose_members_at_once_are_looked_at_in_one_list(
+    scheduler: Scheduler, until: Until
+) -> None:
+    names = [f"p{i}" for i in range(20)]
+    for name in names:
+        add_bound(scheduler, name, gang=f"gang-of-{name}")
+    await scheduler.lead()
+    await until(lambda: leaving(scheduler.api) == set(names))
+    assert scheduler.api.count("GET .*/namespaces/default/pods$") == 1
+
+
+async def test_another_schedulers_pods_are_no_members_whatever_they_say(
+    scheduler: Scheduler, until: Until
+) -> None:
+    add_bound(scheduler, "a", "theirs")
+    scheduler.api.pods["default", "theirs"]["spec"]["schedulerName"] = "another"
+    scheduler.see_all()
+    await scheduler.lead()
+    await until(lambda: scheduler.metrics.registry.get_sample_value("wholepod_gang_restarts_total"))
+    assert leaving(scheduler.api) == {"a"}
 
 
 async def test_it_is_tried_until_it_is_done(scheduler: Scheduler, until: Until) -> None:

@@ -1,4 +1,4 @@
-"""What the API server will not do for a pod: the touch that it refuses ends all the same."""
+"""What the API server will not do for a pod: how touches and deletions that it refuses end."""
 
 import random
 
@@ -33,3 +33,16 @@ async def test_a_touch_that_is_refused_waits_until_no_late_bind_is_possible(
     assert found == Found(api.pods["default", "a"]["metadata"]["resourceVersion"], "n1", "t")
     assert now >= 75.0
     assert api.count("PATCH") == 3
+
+
+async def test_a_refused_deletion_is_not_begun_anew_when_it_is_not_wanted_any_more(
+    api: ApiServer, client: KubeClient
+) -> None:
+    version = api.add_pod("a", uid="u")["metadata"]["resourceVersion"]
+    api.fault("DELETE .*", status=422, reason="Invalid", times=9)
+    asked = iter([True, False])
+    member = Member("default", "a", "u", version, "n1", True)
+    writes = PodWrites(client, rng=random.Random(1), clock=lambda: 0.0)
+    await writes.delete(member, reason="R", message="m", is_wanted=lambda: next(asked))
+    assert api.count("DELETE") == 2
+    assert ("default", "a") in api.pods

@@ -75,6 +75,13 @@ def test_a_bind_that_came_before_the_touch_counts() -> None:
     assert found.bound_for_s == 0.0
 
 
+def test_what_was_bound_for_an_entry_counts_whoever_calls_it_a_member_now() -> None:
+    """Its label may have changed, and its scheduler may be served no more."""
+    recovery = recover([entry()], pod("a", node="n1", txn="t"), pod("b", gang="", node="n1", txn="t"))
+    [found] = recovery.unfinished(AT_S)
+    assert found.bound == (member("a", "n1"), member("b", "n1"))
+
+
 def test_members_that_were_bound_otherwise_count_but_are_not_ours() -> None:
     recovery = recover(
         [entry()],

@@ -18,7 +18,6 @@ from scheduler.core.engine import Engine
 from scheduler.core.gangs.commit import SINGLY
 from scheduler.core.gangs.ref import GangRef, Source
 from scheduler.core.queue import SchedulingQueue
-from scheduler.gangs import gang_key
 from scheduler.kube.client import KubeClient
 from scheduler.kube.gangs.actions import TXN_ANNOTATION
 from scheduler.kube.gangs.committer import GangCommitter
@@ -76,7 +75,7 @@ class Scheduler:
             self.writer,
             self.loop.gangs.losses,
             scheduler_name="wholepod",
-            gang_of=gang_key,
+            gang_of=self.loop.gangs.key_of,
             rng=random.Random(1),
         )
         self.tasks = [asyncio.create_task(work()) for work in (self.writer.run, self.loop.run)]
@@ -87,7 +86,7 @@ class Scheduler:
         self.tasks += [asyncio.create_task(work()) for work in works]
         pods = self.engine.known_pods()
         gangs = self.loop.gangs
-        await self.committer.recover(left, pods, gang_of=gang_key, terms=gangs.terms)
+        await self.committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
         gangs.serve(self.committer, self.restarts)
         self.loop.wake()
 
