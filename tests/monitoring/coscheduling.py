@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from tests.monitoring.panels import JOB, RATE, Board, Kind, Panel, Query, Row, counted, percentiles, standing
+from tests.monitoring.panels import (
+    JOB,
+    RATE,
+    Board,
+    Kind,
+    Panel,
+    Query,
+    Row,
+    counted,
+    of_leader,
+    percentiles,
+    standing,
+    waiting,
+)
 
 TIME_TO_GANG = "wholepod_gang_time_to_bound_seconds"
-UNBOUND = f'sum(max by (state, strategy) (wholepod_gangs{{{JOB}, state!="bound"}}))'
+NOT_BOUND = f'wholepod_gangs{{{JOB}, state!="bound"}}'
 
 OVERVIEW = Row(
     "Overview",
     [
         Panel(
             "Gangs not bound",
-            [Query(UNBOUND, "gangs")],
+            [Query(f"sum({of_leader(NOT_BOUND)})", "gangs")],
             "Gangs that have members of which too few have nodes.",
             kind=Kind.NUMBER,
             width=4,
@@ -64,17 +77,14 @@ GANGS = Row(
     [
         Panel(
             "Gangs by state",
-            [Query(f"sum by (state) (max by (state, strategy) (wholepod_gangs{{{JOB}}}))", "{{state}}")],
+            [waiting("wholepod_gangs", "state")],
             "As `wholepod gangs` shows them. incomplete: members are missing. waiting: no room for all.",
             kind=Kind.STACK,
         ),
         Panel(
             "Gangs not bound, by strategy",
             [
-                Query(
-                    f'sum by (strategy) (max by (state, strategy) (wholepod_gangs{{{JOB}, state!="bound"}}))',
-                    "{{strategy}}",
-                )
+                Query(f"sum by (strategy) ({of_leader(NOT_BOUND)})", "{{strategy}}"),
             ],
             "unknown: what describes the gang is missing or wrong; its pods' conditions say what.",
             kind=Kind.STACK,
@@ -82,8 +92,8 @@ GANGS = Row(
         Panel(
             "Members that wait for others",
             [
-                standing("scheduler_pending_pods", legend="no place yet", queue="incomplete"),
-                standing("scheduler_pending_pods", legend="place held or claimed", queue="tentative"),
+                waiting("scheduler_pending_pods", legend="no place yet", queue="incomplete"),
+                waiting("scheduler_pending_pods", legend="place held or claimed", queue="tentative"),
             ],
             "Pods of gangs that are not complete.",
             kind=Kind.STACK,

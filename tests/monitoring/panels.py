@@ -79,6 +79,21 @@ def standing(metric: str, by: str = "", legend: str = "", **labels: str) -> Quer
     )
 
 
+def waiting(metric: str, by: str = "", legend: str = "", **labels: str) -> Query:
+    """A gauge about what waits. Only the leader's counts: others keep all that waits ready to be decided."""
+    grouping = f" by ({by})" if by else ""
+    return Query(
+        f"sum{grouping} ({of_leader(select(metric, **labels))})",
+        legend or ", ".join(f"{{{{{name.strip()}}}}}" for name in by.split(",")),
+    )
+
+
+def of_leader(selector: str) -> str:
+    """Of the replica that leads, or of all where leader election is off."""
+    leads = f"leader_election_master_status{{{JOB}}}"
+    return f"{selector} and on (instance) {leads} == 1 or {selector} unless on () {leads}"
+
+
 def percentiles(
     metric: str, by: str = "", quantiles: Sequence[float] = QUANTILES, **labels: str
 ) -> list[Query]:

@@ -14,6 +14,7 @@ from tests.monitoring.panels import (
     percentiles,
     select,
     standing,
+    waiting,
 )
 
 ALLOCATABLE = f"max({select('wholepod_node_memory_bytes', state='allocatable')})"
@@ -43,14 +44,14 @@ OVERVIEW = Row(
         ),
         Panel(
             "Pods waiting",
-            [Query(f"sum(max by (queue) (scheduler_pending_pods{{{JOB}}}))", "pods")],
+            [waiting("scheduler_pending_pods", legend="pods")],
             "In all queues.",
             kind=Kind.NUMBER,
             width=4,
         ),
         Panel(
             "Unschedulable pods",
-            [standing("scheduler_pending_pods", legend="pods", queue="unschedulable")],
+            [waiting("scheduler_pending_pods", legend="pods", queue="unschedulable")],
             "Pods that no node has room for, until something changes.",
             kind=Kind.NUMBER,
             width=4,
@@ -182,14 +183,14 @@ QUEUES = Row(
     [
         Panel(
             "Waiting pods",
-            [standing("scheduler_pending_pods", "queue")],
+            [waiting("scheduler_pending_pods", "queue")],
             "active: to be decided now. backoff: to be tried again soon. unschedulable: no node has room. "
             "gated: somebody else's gates. incomplete and tentative: members of gangs.",
             kind=Kind.STACK,
         ),
         Panel(
             "Unschedulable, and why",
-            [standing("scheduler_unschedulable_pods", "plugin")],
+            [waiting("scheduler_unschedulable_pods", "plugin")],
             "Pods without a node, by each plugin that rejected some node for them: NodeResourcesFit is room, "
             "the others are rules.",
         ),
