@@ -75,8 +75,8 @@ def busy(folder: Path, docs: Path | None) -> None:
         with Scheduler(
             f"--config={configuration}", kubeconfig=plane.kubeconfig, log=folder / "log"
         ) as scheduler:
-            start = time.time()
             with Prometheus(folder, scheduler.url.removeprefix("http://")) as prometheus:
+                start = time.time()
                 scene.play(plane, scheduler)
                 check_metrics(scheduler)
                 check_expressions(prometheus)
