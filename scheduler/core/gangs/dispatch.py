@@ -151,7 +151,7 @@ class GangDispatch:
         self._drop(uid)
         self._drop_attempt(uid)
         self._workspace.rooms.hand_over(uid)
-        self._review(gang)
+        self._review(gang, uid)
 
     def node_overlapped(self, node: str) -> None:
         """Others' pods have come to a node, it has shrunk, or it is gone."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scheduler.core.cycle import Cycle
+from scheduler.core.filter_answers import PASSES
 from scheduler.core.gangs.attempt import Attempt, MemberOutcome, Workspace
 from scheduler.core.gangs.book import Gang
 from scheduler.core.gangs.caps import HoldCaps, held_bytes
@@ -23,6 +25,8 @@ from scheduler.core.gangs.commit import GangCommit
 from scheduler.core.gangs.gang import GangOptions, Strategy
 from scheduler.core.gangs.planning import GangPlanning
 from scheduler.core.gangs.ref import GangRef
+from scheduler.core.gangs.too_large import NODE_RESOURCES_FIT
+from scheduler.core.nodes import CPU, MEMORY
 from scheduler.core.placement import Placement, Within
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key
@@ -169,8 +173,9 @@ class Hoarding:
         and all is for a DaemonSet's pod, which has only the one node. (None, []) if that would not help."""
         daemon = info.owned_by_daemon_set
         weaker = [h for h in self._holdings.values() if daemon or h.gang.priority < info.priority]
-        if not weaker:
+        if not weaker or not self._might_help(info, self._workspace.cycles[name], weaker):
             return None, []
+        weaker.sort(key=lambda holding: holding.seniority)  # in this order they may take their rooms again
         state = self._workspace.state
         for holding in weaker:
             self._lift(holding)
@@ -211,6 +216,23 @@ class Hoarding:
         self._let_losers_go(ref)
 
     # ---- internals
+
+    def _might_help(self, info: PodInfo, cycle: Cycle, weaker: Sequence[Holding]) -> bool:
+        """Whether some node that may take the pod would have room for it without these holds: every pod of
+        some priority that finds no node is asked for, and it takes long to lift very many holds."""
+        if not any(plugin.name == NODE_RESOURCES_FIT for plugin in cycle.profile.filters):
+            return True
+        nodes, n = self._workspace.state.nodes, len(self._workspace.state.nodes)
+        static, *_ = cycle.explain(info)[0]
+        might = static.first[:n] == PASSES
+        for name, row in (("cpu", CPU), ("memory", MEMORY)):
+            room = nodes.allocatable[row, :n] - nodes.requested[row, :n]
+            for hold in (hold for holding in weaker for hold in holding.holds.values()):
+                if hold.node in nodes.row_of:
+                    room[nodes.row_of[hold.node]] += hold.queued.info.usage.get(name, 0)
+            if name in info.requests:
+                might &= room >= info.requests[name]
+        return bool(might.any())
 
     def _plan(
         self, gang: Gang, options: GangOptions, waiting: Sequence[QueuedPod]

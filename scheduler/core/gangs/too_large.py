@@ -16,7 +16,7 @@ from scheduler.core.gangs.rooms import Member
 from scheduler.core.nodes import CPU, MEMORY, NodeTable
 from scheduler.core.plugin import Mask
 
-_ROOM = "NodeResourcesFit"
+NODE_RESOURCES_FIT = "NodeResourcesFit"
 """The filter by which nodes have only so much room; it can't be told to overlook CPU, memory and pods."""
 _SIZES_LOOKED_AT = 32
 
@@ -24,7 +24,9 @@ _SIZES_LOOKED_AT = 32
 def is_too_large(members: Sequence[Member], need: int, nodes: NodeTable, within: Mask | None) -> bool:
     """Whether there can't be places for `need` of the members, on these nodes or on all."""
     cycles = {id(member.cycle): member.cycle for member in members}.values()
-    if not all(any(plugin.name == _ROOM for plugin in cycle.profile.filters) for cycle in cycles):
+    if not all(
+        any(plugin.name == NODE_RESOURCES_FIT for plugin in cycle.profile.filters) for cycle in cycles
+    ):
         return False
     n = len(nodes)
     cpu, memory = (nodes.allocatable[row, :n] - nodes.requested[row, :n] for row in (CPU, MEMORY))

@@ -107,7 +107,8 @@ class Restarts:
         left = what_is_left(members, restart.min_count)
         goes = {m.uid for m in left if m.has_controller or restart.delete_uncontrolled}
         if not self._leads():
-            return  # who does will find the same
+            self.ask(restart)  # who does will find the same; should it be us again, so do we
+            return
         if left:
             log.warning("a gang starts anew", gang=restart.gang, left=len(left), deleted=len(goes))
         for member in left:

@@ -243,3 +243,28 @@ def test_a_sleeping_pod_is_woken_when_a_gang_moves_its_holds() -> None:
     clock.advance(2.0)
     engine.upsert_pod(member("b", "512Mi", strategy="hoarding", **ONE_NODE).obj())
     assert placed(decide_all(engine)) == {"a": "n1", "b": "n1", "other": "n0"}
+
+
+# ---- giving way
+
+
+def test_of_holds_that_can_not_all_stay_the_senior_ones_do() -> None:
+    engine = cluster("3Gi")
+    for name, created in (("junior", "2026-01-02T00:00:00Z"), ("senior", "2026-01-01T00:00:00Z")):
+        engine.upsert_pod(member(name, gang=name, strategy="hoarding").created(created).obj())
+        decide_all(engine)
+    engine.upsert_pod(make_pod("urgent").req(memory="2Gi").priority(10).obj())
+    assert placed(decide_all(engine)) == {"urgent": "n0"}
+    assert [holding.gang.ref.name for holding in engine.gangs.hoarding.holdings] == ["senior"]
+
+
+@pytest.mark.parametrize("wrong", ["size", "node"])
+def test_no_hold_is_touched_for_a_pod_that_would_not_fit_without(wrong: str) -> None:
+    engine = cluster("3Gi")
+    engine.upsert_pod(member("a", strategy="hoarding").obj())
+    decide_all(engine)
+    pod = make_pod("urgent").req(memory="4Gi" if wrong == "size" else "3Gi").priority(10)
+    engine.upsert_pod((pod if wrong == "size" else pod.selector({"no": "where"})).obj())
+    before = engine.state.nodes.generation
+    assert not placed(decide_all(engine))
+    assert engine.state.nodes.generation == before

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from scheduler.core.gangs.commit import GANG_GIVEN_UP, TXN_ANNOTATION
 from scheduler.kube.client import KubeClient
-from scheduler.kube.gangs.restarts import LOST_MEMBERS
+from scheduler.kube.gangs.restarts import LOST_MEMBERS, Restarts
 from tests.unit.kube.api_server import ApiServer
 from tests.unit.kube.conftest import Until
 from tests.unit.kube.gangs.test_wiring import Scheduler
@@ -172,6 +172,23 @@ async def test_another_schedulers_pods_are_no_members_whatever_they_say(
     await scheduler.lead()
     await until(lambda: scheduler.metrics.registry.get_sample_value("wholepod_gang_restarts_total"))
     assert leaving(scheduler.api) == {"a"}
+
+
+async def test_a_moment_without_the_lease_leaves_no_gang_unsettled(
+    scheduler: Scheduler, client: KubeClient, until: Until
+) -> None:
+    leads = iter([False])
+    scheduler.restarts = Restarts(
+        client,
+        scheduler.writer,
+        scheduler.loop.gangs.losses,
+        scheduler_name="wholepod",
+        gang_of=scheduler.loop.gangs.key_of,
+        leads=lambda: next(leads, True),
+    )
+    add_bound(scheduler, "a", "b")
+    await scheduler.lead()
+    await until(lambda: leaving(scheduler.api) == {"a", "b"})
 
 
 async def test_it_is_tried_until_it_is_done(scheduler: Scheduler, until: Until) -> None:
