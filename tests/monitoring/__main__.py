@@ -72,17 +72,19 @@ def busy(folder: Path, docs: Path | None) -> None:
     with ControlPlane(controller_manager=False) as plane:
         configuration = folder / "wholepod.yaml"
         configuration.write_text(CONFIGURATION)
-        with Scheduler(
-            f"--config={configuration}", kubeconfig=plane.kubeconfig, log=folder / "log"
-        ) as scheduler:
-            with Prometheus(folder, scheduler.url.removeprefix("http://")) as prometheus:
-                start = time.time()
-                scene.play(plane, scheduler)
-                check_metrics(scheduler)
-                check_expressions(prometheus)
-                if docs is not None:
-                    pictures.draw(prometheus, docs, start=start, end=time.time())
-                    click.echo(f"pictures: written to {docs}")
+        with (
+            Scheduler(
+                f"--config={configuration}", kubeconfig=plane.kubeconfig, log=folder / "log"
+            ) as scheduler,
+            Prometheus(folder, scheduler.url.removeprefix("http://")) as prometheus,
+        ):
+            start = time.time()
+            scene.play(plane, scheduler)
+            check_metrics(scheduler)
+            check_expressions(prometheus)
+            if docs is not None:
+                pictures.draw(prometheus, docs, start=start, end=time.time())
+                click.echo(f"pictures: written to {docs}")
 
 
 def large(folder: Path) -> None:
