@@ -56,7 +56,7 @@ def _draw(board: Board, prometheus: Prometheus, path: Path, start: float, end: f
         right=0.99,
         bottom=0.02,
         top=0.96,
-        wspace=3.2,
+        wspace=4.5,
         hspace=0.35,
     )
     for i, line in enumerate(lines):
