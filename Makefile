@@ -111,8 +111,17 @@ bench-packing: environment ## Compare packing with simple policies, and what gan
 	@$(RUN) python -m tests.bench.packing $(ARGS)
 
 .PHONY: chart
-chart: environment ## Write what is generated of the Helm chart: the schema of its values
+chart: dashboards ## Write what is generated of the Helm chart: the schema of its values, copies of deploy/
 	@$(RUN) python -m tests.chart.schema
+
+.PHONY: dashboards
+dashboards: environment ## Write Grafana's dashboards from their code
+	@$(RUN) python -m tests.monitoring.dashboards
+
+.PHONY: monitoring
+monitoring: environment ## Try dashboards and alert rules on a real Prometheus, which has to be on PATH
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.monitoring $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the environment and all caches of this folder (built programs are kept)

@@ -191,6 +191,7 @@ class App:
     def _reflector(
         self, resource: Resource, kind: type[T], handler: Handler[T], field_selector: str = ""
     ) -> Reflector[T]:
+        self.metrics.watch_resource(resource.name)
         return Reflector(
             self._client,
             resource=resource.name,
@@ -364,6 +365,8 @@ class App:
             )
         except ValueError as error:
             raise ConfigurationError(f"leaderElection: {error}") from error
+        # As client-go does: without it, nobody leading and nobody asked look the same.
+        self.metrics.leader.labels(election.resource_name).set(0)
         return LeaderElector(
             lease,
             kubeconfig=self._kubeconfig,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.core.engine import Engine
+from scheduler.core.gangs.census import UNKNOWN_STRATEGY, census, held_memory_bytes
 from scheduler.core.gangs.cost import DURATION_BOUNDS_S, Durations
-from scheduler.core.gangs.dispatch import GangDispatch
 from scheduler.core.gangs.gang import Strategy
+from scheduler.core.gangs.view import GangState
 
 _STRATEGIES = [strategy.value for strategy in Strategy]
 _BOUNDS = [*(str(bound_s) for bound_s in DURATION_BOUNDS_S), "+Inf"]
@@ -19,15 +21,17 @@ _BOUNDS = [*(str(bound_s) for bound_s in DURATION_BOUNDS_S), "+Inf"]
 class GangCollector(Collector):
     """Reads the counts at scrape time."""
 
-    def __init__(self, gangs: GangDispatch) -> None:
-        self._gangs = gangs
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        cost = self._gangs.cost
-        self._gangs.accounts.settle()
+        gangs = self._engine.gangs
+        cost = gangs.cost
+        gangs.accounts.settle()
+        yield from _standing(self._engine)
         yield _by_strategy("wholepod_gang_plans", "Plans for gangs that were complete.", cost.commits)
         yield _by_strategy(
             "wholepod_gang_infeasible_plans", "Attempts that found no plan for a gang.", cost.infeasible
@@ -82,6 +86,23 @@ class GangCollector(Collector):
             value=cost.deadlocks,
         )
         yield _times_to_gang({"first_member": cost.since_first_member, "min_count": cost.since_min_count})
+
+
+def _standing(engine: Engine) -> Iterator[Metric]:
+    """What there is at the moment."""
+    counts = census(engine)
+    gangs = GaugeMetricFamily("wholepod_gangs", "Gangs that have members.", labels=["strategy", "state"])
+    for strategy in (*_STRATEGIES, UNKNOWN_STRATEGY):
+        for state in GangState:
+            gangs.add_metric([strategy, state.value], counts[state, strategy])
+    yield gangs
+    held = GaugeMetricFamily(
+        "wholepod_gang_held_memory_bytes", "Memory that is held for gangs.", labels=["strategy"]
+    )
+    by_strategy = held_memory_bytes(engine)
+    for strategy in _STRATEGIES:
+        held.add_metric([strategy], by_strategy[strategy])
+    yield held
 
 
 def _by_strategy(name: str, text: str, counts: Mapping[str, float]) -> Metric:

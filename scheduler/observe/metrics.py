@@ -21,6 +21,7 @@ from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.nodes import MEMORY
 from scheduler.core.queue import Place
 from scheduler.observe.gang_metrics import GangCollector
+from scheduler.observe.room import room
 
 # kube-scheduler has no `_created` series, and they double the number.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -108,7 +109,7 @@ class Metrics:
         )
         self.leader = Gauge(
             "leader_election_master_status",
-            "1 while this process holds the lease.",
+            "1 while this process holds the lease, 0 while it waits for it.",
             ["name"],
             registry=self.registry,
         )
@@ -172,14 +173,35 @@ class Metrics:
             ["resource"],
             registry=self.registry,
         )
+        self._begin_at_zero()
         # A label look-up costs more than the count itself, so children are kept.
         self._by_request: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._by_result: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
+    def _begin_at_zero(self) -> None:
+        """A counter that begins at 1 shows no increase: the first trouble would go unseen."""
+        for counter, values in (
+            (self.binds, ("Bound", "BoundElsewhere", "Gone", "Refused")),
+            (self.victims, ("Deleted", "Gone", "Refused", "Unbound")),
+            (self.races, ("left", "recalled", "undone")),
+            (self.gang_commits, ("complete", "given_up")),
+            (self.volume_errors, ("bind",)),
+            (self.retries, ("bind", "delete", "event", "status", "volumes")),
+        ):
+            for value in values:
+                counter.labels(value)
+        for kind in ("event", "status"):
+            for why in ("failed", "gone", "queue_full"):
+                self.shed.labels(kind, why)
+
+    def watch_resource(self, name: str) -> None:
+        """Objects of it are read from now on."""
+        self.unreadable.labels(name)
+
     def watch_engine(self, engine: Engine) -> None:
         """Adds the gauges that are computed from the engine when scraped."""
         self.registry.register(_EngineCollector(engine))
-        self.registry.register(GangCollector(engine.gangs))
+        self.registry.register(GangCollector(engine))
 
     def on_request(self, verb: str, code: str, seconds: float) -> None:
         """For `KubeClient`."""
@@ -247,6 +269,7 @@ class _EngineCollector(Collector):
         memory.add_metric(["allocatable"], allocatable)
         memory.add_metric(["requested"], requested)
         yield memory
+        yield from room(nodes.allocatable[MEMORY] - nodes.requested[MEMORY])
 
     def _queue(self, engine: Engine) -> Iterator[Metric]:
         pending = GaugeMetricFamily(

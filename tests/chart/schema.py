@@ -19,6 +19,15 @@ SCHEMA = CHART / "values.schema.json"
 CRD = CHART.parents[1] / "deploy" / "crd-podgroups.yaml"
 COPY_OF_CRD = CHART / "files" / "crd-podgroups.yaml"
 """A chart can't read files outside of its folder."""
+MONITORING = CHART.parents[1] / "deploy" / "monitoring"
+COPIES = {
+    CRD: COPY_OF_CRD,
+    **{
+        MONITORING / name: CHART / "files" / name
+        for name in ("rules.yaml", "wholepod-scheduling.json", "wholepod-co-scheduling.json")
+    },
+}
+"""File → the chart's own."""
 Json = dict[str, Any]
 
 SET_BY_THE_CHART = ("apiVersion", "kind", "bindAddress", "tls", "authorization")
@@ -124,6 +133,8 @@ def values_schema() -> Json:
                         "relabelings": LIST,
                     }
                 ),
+                "prometheusRule": strict({"enabled": FLAG, "additionalLabels": LABELS, "runbookUrl": NAME}),
+                "dashboards": strict({"enabled": FLAG, "labels": LABELS, "annotations": LABELS}),
                 "global": KUBERNETES,  # what a parent chart shares with all its parts
             }
         ),
@@ -159,4 +170,5 @@ def text() -> str:
 
 if __name__ == "__main__":
     SCHEMA.write_text(text())
-    COPY_OF_CRD.write_text(CRD.read_text())
+    for original, copy in COPIES.items():
+        copy.write_text(original.read_text())

@@ -19,14 +19,15 @@ from tests.chart.helm import EVERYTHING, NAMESPACE, HelmError, Json, helm, of_ki
 MINORS = ("1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CONTROLLER = "-controller"
-OF_OPERATORS = ("ServiceMonitor",)
+OF_OPERATORS = ("ServiceMonitor", "PrometheusRule")
 """Kinds of which Kubernetes has no schema."""
 VALUES = pytest.mark.parametrize("values", [[], ["-f", EVERYTHING]], ids=["defaults", "everything"])
 
 
 def test_the_schema_is_the_configurations() -> None:
     assert schema.SCHEMA.read_text() == schema.text(), "run `make chart`"
-    assert schema.COPY_OF_CRD.read_text() == schema.CRD.read_text(), "run `make chart`"
+    for original, copy in schema.COPIES.items():
+        assert copy.read_text() == original.read_text(), "run `make chart`"
 
 
 @VALUES
@@ -228,3 +229,38 @@ def test_one_replica_has_no_budget() -> None:
 def test_mistakes_are_named(value: str, message: str) -> None:
     with pytest.raises(HelmError, match=re.escape(message)):
         render(f"--set={value}")
+
+
+# ---- monitoring
+
+
+def test_monitoring_is_off_unless_asked_for() -> None:
+    items = render()
+    assert not [item for item in items if item["kind"] in OF_OPERATORS]
+    assert not [item for item in items if item["metadata"]["name"].endswith("-dashboards")]
+
+
+def test_the_rules_are_about_the_releases_own_job() -> None:
+    plain = yaml.safe_load((schema.MONITORING / "rules.yaml").read_text())
+    assert of_kind(render("--set=prometheusRule.enabled=true"), "PrometheusRule")["spec"] == plain
+    options = (
+        "--set=fullnameOverride=placer",
+        "--set=prometheusRule.runbookUrl=https://docs.example/runbooks",
+    )
+    items = render("--set=prometheusRule.enabled=true", "--set=serviceMonitor.enabled=true", *options)
+    rules = [rule for group in of_kind(items, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    assert len(rules) == sum(len(group["rules"]) for group in plain["groups"])
+    for rule in rules:
+        # Prometheus' operator calls the job like the Service.
+        assert set(re.findall(r'job="(.*?)"', rule["expr"])) == {
+            of_kind(items, "Service")["metadata"]["name"]
+        }
+        link = rule["annotations"]["runbook_url"]
+        assert link == f"https://docs.example/runbooks#{rule['alert'].lower()}"
+
+
+def test_grafana_finds_the_dashboards() -> None:
+    items = render("--set=dashboards.enabled=true")
+    found = of_kind(items, "ConfigMap", "-dashboards")
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["data"] == {path.name: path.read_text() for path in schema.MONITORING.glob("*.json")}

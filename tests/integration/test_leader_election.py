@@ -74,6 +74,8 @@ def wait_leads(scheduler: Scheduler) -> None:
 
 def test_the_leader_leaves(bench: Workbench, pair: tuple[Scheduler, Scheduler]) -> None:
     leader, standby = pair
+    # Not merely absent: an alert has to tell that nobody leads from that nobody was asked.
+    assert 'leader_election_master_status{name="wholepod"} 0.0' in standby.text("/metrics")
     before = lease(bench)
     assert leader.terminate() == 0
     wait_leads(standby)

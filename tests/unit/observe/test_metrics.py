@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -9,6 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.preemption import Preemption
+from scheduler.kube.binding import BindOutcome
+from scheduler.kube.deletion import DeletionOutcome
+from scheduler.kube.writer import BIND, DELETE, EVENT, STATUS, VOLUMES
 from scheduler.observe.metrics import Metrics
 from tests.builders import Clock, make_engine, make_node, make_pod
 
@@ -115,6 +120,32 @@ def test_the_cache(busy: Busy) -> None:
         kind: busy.value("scheduler_cache_size", type=kind) for kind in ("nodes", "pods", "assumed_pods")
     }
     assert sizes == {"nodes": 2, "pods": 3, "assumed_pods": 1}
+
+
+def test_counters_of_trouble_begin_at_zero() -> None:
+    """Or the first trouble would be no increase, and no alert."""
+    metrics = Metrics()
+    metrics.watch_resource("pods")
+
+    def labels(name: str) -> set[tuple[str, ...]]:
+        [family] = [family for family in metrics.registry.collect() if f"{family.name}_total" == name]
+        assert {sample.value for sample in family.samples} == {0}
+        return {tuple(value for _, value in sorted(sample.labels.items())) for sample in family.samples}
+
+    def names(outcomes: object) -> set[tuple[str, ...]]:
+        return {(outcome.__name__,) for outcome in get_args(outcomes)}
+
+    assert labels("wholepod_binds_total") == names(BindOutcome)
+    assert labels("wholepod_victims_total") == {*names(DeletionOutcome), ("Unbound",)}
+    assert labels("wholepod_write_retries_total") == {
+        (kind,) for kind in (BIND, DELETE, EVENT, STATUS, VOLUMES)
+    }
+    assert labels("wholepod_writes_shed_total") == {
+        (kind, why) for kind in (EVENT, STATUS) for why in ("failed", "gone", "queue_full")
+    }
+    assert labels("wholepod_bind_races_total") == {("left",), ("recalled",), ("undone",)}
+    assert labels("wholepod_gang_commits_ended_total") == {("complete",), ("given_up",)}
+    assert labels("wholepod_unreadable_objects_total") == {("pods",)}
 
 
 def test_attempts() -> None:
