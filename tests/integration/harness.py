@@ -74,7 +74,12 @@ class Scheduler:
         self._tls = tls
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            if self.running:
+                self.kill()  # one that never got ready must not outlive its test
+            raise
         return self
 
     def __exit__(
