@@ -82,9 +82,12 @@ def _histories(strategy: str, point: str, way: str, counts: Counts) -> Callable[
     ) -> None:
         if point in COMPENSATED:
             gangs = {**gangs, "a": GangSpec(members=3, min_count=3, unbindable=1)}
+        faults = [*faults_for(point, way), *others]
+        if any(fault.way == "freeze" for fault in faults):
+            singles = 0  # a bind that a stopped process was about to send is fenced for members only
         world = ClusterWorld(
             gangs,
-            [*faults_for(point, way), *others],
+            faults,
             seed=seed,
             disturbed=disturbed,
             strategy=strategy,
