@@ -82,6 +82,7 @@ def _histories(strategy: str, point: str, way: str, counts: Counts) -> Callable[
     ) -> None:
         if point in COMPENSATED:
             gangs = {**gangs, "a": GangSpec(members=3, min_count=3, unbindable=1)}
+            nodes_gi = [4, *nodes_gi]  # with room for it, or nothing is begun that could be taken back
         faults = [*faults_for(point, way), *others]
         if any(fault.way == "freeze" for fault in faults):
             singles = 0  # a bind that a stopped process was about to send is fenced for members only
