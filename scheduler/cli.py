@@ -34,6 +34,16 @@ DEFAULT_URL = "http://127.0.0.1:10259"
 EXIT_CONFIGURATION = 2
 EXIT_CLUSTER = 3
 
+_KUBECONFIG = click.option("--kubeconfig", help="Default: $KUBECONFIG, then in-cluster, then ~/.kube/config.")
+_LOG_LEVEL = click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]"
+)
+_LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    help="auto: console on a terminal. [default: auto]",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="wholepod")
@@ -48,7 +58,7 @@ def main() -> None:
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="Configuration file; flags override it."
 )
-@click.option("--kubeconfig", help="Default: $KUBECONFIG, then in-cluster, then ~/.kube/config.")
+@_KUBECONFIG
 @click.option(
     "--scheduler-name",
     "scheduler_names",
@@ -60,12 +70,8 @@ def main() -> None:
 @click.option("--kube-api-qps", type=float, help="Requests a second to the API server. [default: 50]")
 @click.option("--kube-api-burst", type=int, help="Requests at once above that. [default: 100]")
 @click.option("--bind-address", help="HOST:PORT for metrics and health. [default: 127.0.0.1:10259]")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
-@click.option(
-    "--log-format",
-    type=click.Choice(["auto", "json", "console"]),
-    help="auto: console on a terminal. [default: auto]",
-)
+@_LOG_LEVEL
+@_LOG_FORMAT
 def run(
     config_file: Path | None,
     kubeconfig: str | None,
@@ -167,7 +173,7 @@ def _run(configuration: Configuration, controller: ControllerSettings | None = N
     help="The scheduler's configuration file: whose pods count (profiles), and what gangs may ask for. "
     "Flags override it.",
 )
-@click.option("--kubeconfig", help="Default: $KUBECONFIG, then in-cluster, then ~/.kube/config.")
+@_KUBECONFIG
 @click.option(
     "--scheduler-name",
     "scheduler_names",
@@ -186,12 +192,8 @@ def _run(configuration: Configuration, controller: ControllerSettings | None = N
     show_default=True,
     help="HOST:PORT for metrics and health.",
 )
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
-@click.option(
-    "--log-format",
-    type=click.Choice(["auto", "json", "console"]),
-    help="auto: console on a terminal. [default: auto]",
-)
+@_LOG_LEVEL
+@_LOG_FORMAT
 def controller(
     config_file: Path | None,
     kubeconfig: str | None,

@@ -24,6 +24,7 @@ from tests.bench.runs import GIVE_UP_AFTER_S, QPS, Seen, setting
 from tests.bench.workloads import POD_GROUPS
 from tests.cluster import ControlPlane, node_manifest
 from tests.cluster.api import Api, Json, pod_manifest
+from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
 from tests.integration.harness import Scheduler
 
 REPORT = Path(__file__).parents[2] / "docs" / "reports" / "conflicts.md"
@@ -64,8 +65,8 @@ def measure(nodes: int, members: int, rate: int, rounds: int, quiet_s: float) ->
     with (
         ControlPlane(
             controller_manager=False,
-            feature_gates={"GenericWorkload": True},
-            runtime_config={POD_GROUPS: True},
+            feature_gates=POD_GROUPS_GATES,
+            runtime_config=POD_GROUPS_SERVED,
         ) as plane,
         tempfile.TemporaryDirectory() as folder,
     ):

@@ -37,7 +37,6 @@ from tests.bench.workloads import (
     HIGH,
     HIGH_PRIORITY,
     MEASURED,
-    POD_GROUPS,
     Churn,
     Shape,
     service_manifest,
@@ -45,6 +44,7 @@ from tests.bench.workloads import (
 from tests.cluster import ControlPlane, node_manifest
 from tests.cluster.api import Api
 from tests.cluster.control_plane import API_SERVER, SCHEDULER, environment
+from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
 
 POLL_S = 0.05
 GIVE_UP_AFTER_S = 600.0
@@ -98,8 +98,8 @@ def measure(scheduler: str, shape: Shape) -> Run:
     """One run of one scheduler on a control plane of its own, which serves PodGroups if there are gangs."""
     with ControlPlane(
         controller_manager=False,
-        feature_gates={"GenericWorkload": True} if shape.gangs else None,
-        runtime_config={POD_GROUPS: True} if shape.gangs else None,
+        feature_gates=POD_GROUPS_GATES if shape.gangs else None,
+        runtime_config=POD_GROUPS_SERVED if shape.gangs else None,
     ) as plane:
         _fill(plane.api, shape, SCHEDULER_NAME[scheduler])
         api_server = psutil.Process(plane.pids()[API_SERVER])

@@ -13,15 +13,13 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.bench.runs import KUBE, QPS, WHOLEPOD, Run, measure, setting
+from tests.bench.pairs import Pair, alternating
+from tests.bench.runs import QPS, Run, setting
 from tests.bench.workloads import SHAPES, Shape
 
 REPORT = Path(__file__).parents[2] / "docs" / "reports" / "shapes.md"
-Pair = tuple[Run, Run]
-"""kube-scheduler's and Wholepod's."""
 HEADINGS = (
     "workload",
     "scheduler_perf's",
@@ -101,6 +99,12 @@ def chosen(names: Sequence[str], nodes: int) -> Mapping[str, Shape]:
     return {name: SHAPES[name].scaled(nodes) for name in names or SHAPES}
 
 
+def _told(run: Run) -> str:
+    return (
+        f"{run.rate:.0f} pods/s, {run.steady_cpu_ms:.2f} ms CPU a pod, API server {run.api_server_ms:.2f} ms"
+    )
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--shape", "names", multiple=True, type=click.Choice(list(SHAPES)), help="Default: all.")
 @click.option("--nodes", default=5000, show_default=True, help="Counts of pods scale with it.")
@@ -112,27 +116,10 @@ def main(names: tuple[str, ...], nodes: int, pairs: int, report: bool) -> None:
     Ends with code 1 if a workload is below the ratio that is wanted of it.
     """
     console, results = Console(), list[Result]()
-    shapes = chosen(names, nodes)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=2 * pairs * len(shapes))
-        for name, shape in shapes.items():
-            measured = []
-            for _ in range(pairs):
-                pair = []
-                for scheduler in (KUBE, WHOLEPOD):
-                    progress.update(task, description=f"{name}: {scheduler}")
-                    run = measure(scheduler, shape)
-                    pair.append(run)
-                    progress.console.print(
-                        f"{name}: {scheduler}: {run.rate:.0f} pods/s, {run.steady_cpu_ms:.2f} ms CPU a pod, "
-                        f"API server {run.api_server_ms:.2f} ms"
-                    )
-                    progress.advance(task)
-                measured.append((pair[0], pair[1]))
-            results.append(Result(shape, measured))
-            if report:
-                write_report(results)
+    for shape, measured in alternating(chosen(names, nodes), pairs, console, told=_told):
+        results.append(Result(shape, measured))
+        if report:
+            write_report(results)
     show(results, console)
     if report:
         console.print(f"written: {REPORT.relative_to(Path.cwd())}")

@@ -20,6 +20,9 @@ NODE_LIFECYCLE_CONTROLLERS = ("node-lifecycle-controller", "taint-eviction-contr
 # It refuses the API server's self-signed certificate, and says so for ever.
 TRUST_BUNDLE_CONTROLLER = "kube-apiserver-serving-clustertrustbundle-publisher-controller"
 KWOK_LEASE_S = 40  # as long as a kubelet's
+# What Kubernetes 1.37 takes to serve its own PodGroups, and kube-scheduler to schedule by them.
+POD_GROUPS_GATES = {"GenericWorkload": True}
+POD_GROUPS_SERVED = {"scheduling.k8s.io/v1beta1": True}
 
 
 def etcd() -> list[str]:

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from tests.cluster import ApiError, ControlPlane, node_manifest, pod_manifest
 from tests.cluster.control_plane import API_SERVER
+from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
 from tests.faults.door import Doors
 from tests.faults.eyes import VICTIM
 from tests.integration.harness import Json, Scheduler, eventually
@@ -93,8 +94,8 @@ class Stage:
             self.plane = self._stack.enter_context(
                 ControlPlane(
                     controller_manager=False,
-                    feature_gates={"GenericWorkload": True},
-                    runtime_config={"scheduling.k8s.io/v1beta1": True},
+                    feature_gates=POD_GROUPS_GATES,
+                    runtime_config=POD_GROUPS_SERVED,
                 )
             )
             self.schedulers: list[Scheduler] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import ControlPlane
+from tests.integration.controlling import Stage, account, staged, with_crd
 from tests.integration.harness import Scheduler, eventually
 from tests.integration.observer import Observer
 from tests.integration.storage import CLAIMS, FLAGS, VOLUMES, Storage, waiting
@@ -100,3 +101,23 @@ def true_picture(scheduler: Scheduler, bench: Workbench) -> Iterator[None]:
 def log(tmp_path: Path) -> Path:
     """Where the test's scheduler writes its log."""
     return tmp_path / "scheduler.log"
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """One for each module that tests the controller: PodGroups of scheduling.x-k8s.io are served."""
+    with ControlPlane() as plane:
+        with_crd(plane)
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(plane: ControlPlane) -> Path:
+    """Of the controller's own account."""
+    return account(plane)
+
+
+@pytest.fixture
+def stage(plane: ControlPlane) -> Iterator[Stage]:
+    with staged(plane) as stage:
+        yield stage

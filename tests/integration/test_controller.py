@@ -13,35 +13,14 @@ from tests.integration.controlling import (
     CREATE,
     LABEL,
     Stage,
-    account,
     exists,
     said,
-    staged,
     stateful_set,
     template,
-    with_crd,
 )
 from tests.integration.harness import Controller, Json, Scheduler, eventually
 
 JOB_SETS = "/apis/jobset.x-k8s.io/v1alpha2"
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as plane:
-        with_crd(plane)
-        yield plane
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(plane: ControlPlane) -> Path:
-    return account(plane)
-
-
-@pytest.fixture
-def stage(plane: ControlPlane) -> Iterator[Stage]:
-    with staged(plane) as stage:
-        yield stage
 
 
 @pytest.fixture(scope="module")

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.cluster import ControlPlane
 from tests.integration.controlling import (
     CREATE,
     LABEL,
     Stage,
-    account,
     said,
-    staged,
-    with_crd,
 )
 from tests.integration.harness import Controller, eventually
 from tests.integration.proxy import Proxy
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as plane:
-        with_crd(plane)
-        yield plane
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(plane: ControlPlane) -> Path:
-    return account(plane)
-
-
-@pytest.fixture
-def stage(plane: ControlPlane) -> Iterator[Stage]:
-    with staged(plane) as stage:
-        yield stage
 
 
 def test_a_restart_in_the_middle(stage: Stage, kubeconfig: Path, log: Path) -> None:

@@ -24,7 +24,6 @@ from tests.integration.controlling import (
     staged,
     stateful_set,
     template,
-    with_crd,
 )
 from tests.integration.harness import Controller, Json, eventually
 
@@ -38,13 +37,6 @@ profiles:
     maxHoldTimeout: 10m
 """
 HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as plane:
-        with_crd(plane)
-        yield plane
 
 
 @pytest.fixture(scope="module")

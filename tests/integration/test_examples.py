@@ -17,6 +17,7 @@ import yaml
 
 from tests.cluster import ControlPlane
 from tests.cluster.assets import asked_minor
+from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
 from tests.integration.harness import REPOSITORY, WHOLEPOD, Json, Scheduler
 from tests.integration.observer import Observer, condition, node_of
 from tests.integration.workbench import Workbench
@@ -48,8 +49,8 @@ ALL = [
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
     with ControlPlane(
-        feature_gates={"GenericWorkload": True} if NATIVE else None,
-        runtime_config={"scheduling.k8s.io/v1beta1": True} if NATIVE else None,
+        feature_gates=POD_GROUPS_GATES if NATIVE else None,
+        runtime_config=POD_GROUPS_SERVED if NATIVE else None,
     ) as plane:
         yield plane
 

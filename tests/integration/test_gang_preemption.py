@@ -13,6 +13,7 @@ import pytest
 from tests.cluster import ControlPlane
 from tests.cluster.api import pod_manifest
 from tests.cluster.assets import asked_minor
+from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
 from tests.integration.forger import Fault, Forger
 from tests.integration.harness import Scheduler, eventually
 from tests.integration.observer import Observer, condition
@@ -137,8 +138,8 @@ def test_a_native_group_goes_whole(log: Path) -> None:
     with (
         ControlPlane(
             controller_manager=False,
-            feature_gates={"GenericWorkload": True},
-            runtime_config={"scheduling.k8s.io/v1beta1": True},
+            feature_gates=POD_GROUPS_GATES,
+            runtime_config=POD_GROUPS_SERVED,
         ) as plane,
         Observer(plane, "/api/v1/pods") as pods,
         Observer(plane, "/apis/events.k8s.io/v1/events") as events,

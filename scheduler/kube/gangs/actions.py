@@ -7,7 +7,7 @@ import msgspec
 from scheduler.core.gangs.commit import TXN_ANNOTATION as TXN_ANNOTATION
 from scheduler.kube.binding import BindOutcome
 from scheduler.kube.journal_format import Entry
-from scheduler.kube.payloads import BindRequest
+from scheduler.kube.payloads import BindRequest, PodEvent
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -24,6 +24,9 @@ class Member(msgspec.Struct, frozen=True):
         return BindRequest(
             self.namespace, self.name, self.uid, self.node, {TXN_ANNOTATION: txn}, self.resource_version
         )
+
+    def warning(self, *, reason: str, action: str, note: str, scheduler_name: str) -> PodEvent:
+        return PodEvent(self.namespace, self.name, self.uid, "Warning", reason, action, note, scheduler_name)
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):

@@ -402,11 +402,7 @@ class GangCommitter:
             "would create it again. Delete it to free its room"
         )
         self._writer.post_event(
-            PodEvent(
-                namespace=member.namespace,
-                name=member.name,
-                uid=member.uid,
-                type="Warning",
+            member.warning(
                 reason=INCOMPLETE,
                 action="Compensating",
                 note=note,

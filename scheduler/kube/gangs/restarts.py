@@ -142,11 +142,7 @@ class Restarts:
             "controller that would create it again"
         )
         self._events.post_event(
-            PodEvent(
-                namespace=member.namespace,
-                name=member.name,
-                uid=member.uid,
-                type="Warning",
+            member.warning(
                 reason=LOST_MEMBERS,
                 action="Restarting",
                 note=note,

@@ -24,6 +24,7 @@ from tests.bench.gang_liveness.scenes import (
 )
 from tests.bench.runs import setting
 from tests.cluster import ControlPlane
+from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
 from tests.integration.harness import Scheduler
 from tests.integration.observer import Observer
 
@@ -65,8 +66,8 @@ def _stage(
     with (
         ControlPlane(
             controller_manager=False,
-            feature_gates={"GenericWorkload": True},
-            runtime_config={"scheduling.k8s.io/v1beta1": True},
+            feature_gates=POD_GROUPS_GATES,
+            runtime_config=POD_GROUPS_SERVED,
         ) as plane,
         Observer(plane, f"/api/v1/namespaces/{NAMESPACE}/pods") as pods,
     ):

@@ -17,6 +17,7 @@ from tests.cluster import ApiError, ControlPlane, node_manifest, pod_manifest
 from tests.cluster.assets import Report
 from tests.cluster.control_plane import CONTROLLER_MANAGER, KWOK, SCHEDULER
 from tests.cluster.errors import ClusterError
+from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
 from tests.cluster.ports import free_port
 from tests.cluster.process import Program
 
@@ -24,8 +25,6 @@ ROOT = Path(__file__).parents[3]
 KUBE_SCHEDULER, WHOLEPOD = SCHEDULER, "wholepod"
 SCHEDULERS = (WHOLEPOD, KUBE_SCHEDULER)
 NODES, ZONES = 4, 2
-GATES = {"GenericWorkload": True}
-SERVED = {"scheduling.k8s.io/v1beta1": True}
 HEALTHY = "kube-proxy-fluentd-elasticsearch-node-problem-detector"
 TIMEOUT_S = 120.0
 
@@ -38,8 +37,8 @@ def stage(scheduler: str, *, log: Path, report: Report) -> Iterator[ControlPlane
     """
     with ControlPlane(
         kwok=True,
-        feature_gates=GATES,
-        runtime_config=SERVED,
+        feature_gates=POD_GROUPS_GATES,
+        runtime_config=POD_GROUPS_SERVED,
         apiserver_flags=["--allow-privileged"],  # some tests' pods are, which is no business of a scheduler
         report=report,
     ) as plane:
