@@ -158,6 +158,35 @@ def test_a_plan_for_more_members_is_found_if_there_is_one(
     check(engine, members_of(engine, wanted), need, exists=naively(engine, wanted, need))
 
 
+def test_what_passed_beside_a_member_that_had_yet_to_pass_is_looked_at_again() -> None:
+    """m1 passes beside m0, which needs m1 itself, and does not pass at the end, as `a` is uneven by then."""
+    engine, host = make_engine(), "kubernetes.io/hostname"
+    for i, gib in enumerate((2, 2, 3)):
+        node = make_node(f"n{i}").labels({host: f"n{i}", "zone": "x"}).allocatable(memory=f"{gib}Gi")
+        engine.upsert_node(node.obj())
+
+    def term(app: str) -> dict[str, Any]:
+        selector = {"topologyKey": host, "labelSelector": {"matchLabels": {"app": app}}}
+        return {"requiredDuringSchedulingIgnoredDuringExecution": [selector]}
+
+    even = {"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+    even |= {"topologyKey": host, "labelSelector": {"matchLabels": {"app": "a"}}}
+    near_b, near_a, not_near_a = (
+        {"podAffinity": term("b")},
+        {"podAffinity": term("a")},
+        {"podAntiAffinity": term("a")},
+    )
+    wanted = [
+        {"memory": 1, "app": "a", "spec": {"affinity": near_b}},
+        {"memory": 1, "app": "b", "spec": {"affinity": near_a, "topologySpreadConstraints": [even]}},
+        {"memory": 1, "app": "a", "spec": {"affinity": near_b}},
+        {"memory": 1, "app": "a", "spec": {"affinity": not_near_a}},
+        {"memory": 1, "app": "b", "spec": {"affinity": near_a | not_near_a}},
+    ]
+    assert not naively(engine, wanted, 4)
+    check(engine, members_of(engine, wanted), 4, exists=False)
+
+
 def check(engine: Engine, members: Sequence[Member], need: int, *, exists: bool) -> None:
     """Plans, and compares."""
     planner = Planner(members, engine.state, Rooms(engine.state), need=need, budget=None)

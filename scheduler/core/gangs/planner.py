@@ -257,10 +257,10 @@ class _Search:
         chosen = dict(self._chosen())
         if self._spend(len(chosen) // _ALIKE_ONE_TRY):
             return False
+        if not self._unsure:
+            return True  # each passed when it was chosen, and whoever it passed beside did so before
         failing: list[int] = []
         for i in sorted(chosen, key=lambda i: i not in self._unsure):
-            if not failing and i not in self._unsure:
-                return True  # the others passed when they were chosen
             if not self._fits_beside_others(self._members[i]):
                 failing.append(i)
             yield
