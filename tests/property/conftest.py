@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.property.fault_counts import RECORD, is_long, write_report
+from tests.property.long_runs import note_report
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if is_long() and len(RECORD) == 3 and exitstatus == 0:
-        write_report(RECORD)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    note_report(report)
