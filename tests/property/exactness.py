@@ -12,8 +12,8 @@ HEAD = """\
 Made by `make faults`. Random clusters of up to 4 nodes, and gangs of up to 6 members with sizes, affinity,
 anti-affinity and spreading, so small that every assignment of members to nodes can be tried in every order.
 The planner, its budget unlimited, has to find a plan if and only if there is one; what it finds is checked by
-the scheduler's own filters. Up to 4 members these filters and a naive model of the rules, which shares none of
-their code, both say whether a plan exists, and have to agree; with more members the model does.
+the scheduler's own filters. Up to 4 members these filters and a naive model of the rules, which shares no
+code with them, both say whether a plan exists, and have to agree; with more members the model does.
 """
 
 
