@@ -13,7 +13,7 @@ class TlsConnection(http.client.HTTPSConnection):
     while there is no server that could do anything, and is `sock`, which `close` closes, before it connects.
     """
 
-    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext, timeout_s: float) -> None:
+    def __init__(self, host: str, port: int | None, *, tls: ssl.SSLContext, timeout_s: float) -> None:
         super().__init__(host, port, context=tls, timeout=timeout_s)
         self._tls, self._timeout_s = tls, timeout_s
 
