@@ -1,7 +1,7 @@
 """Reports of long runs, written anew whenever a part of one has ended: none can end without its report.
 
-A test that is a part hands over what it has done with pytest's `record_property`, under the name of its
-report; from processes beside, too.
+A test that is a part hands over what it has done (fixture `hand_over`), which comes with pytest's report of
+it from processes beside, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.property import exactness, fault_counts
 from tests.property.gang_faults import POINTS
 
 ROOT = Path(__file__).parents[2]
+HandOver = Callable[[str, dict[str, Any]], None]
 LONG = 5000
 """A run with so many examples is to cover everything, and gets reports."""
 

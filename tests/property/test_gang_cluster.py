@@ -15,7 +15,7 @@ from tests.property.cluster_world import ClusterWorld, Happening, play_cluster
 from tests.property.fault_counts import STRATEGIES, Counts
 from tests.property.gang_faults import COMPENSATED, POINTS, WAYS, Fault, faults_for
 from tests.property.gang_world import GangSpec
-from tests.property.long_runs import is_long
+from tests.property.long_runs import HandOver, is_long
 
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
@@ -46,7 +46,7 @@ def test_without_faults_all_is_bound_and_nothing_deleted(strategy: str) -> None:
 
 @each_strategy
 @pytest.mark.parametrize("point", POINTS)
-def test_whatever_happens(strategy: str, point: str, record_property: Callable[[str, object], None]) -> None:
+def test_whatever_happens(strategy: str, point: str, hand_over: HandOver) -> None:
     """As many histories aim at the fault in each way, and have others on the way."""
     counts = Counts()
     each = settings(max_examples=max(2, -(-settings().max_examples // (len(POINTS) * len(WAYS)))))
@@ -57,7 +57,7 @@ def test_whatever_happens(strategy: str, point: str, record_property: Callable[[
                 history = seed(crc32(f"{strategy} {point} {way}".encode()))(history)
             each(history)()
     finally:
-        record_property("faults-model", {"strategy": strategy, **counts.plain()})
+        hand_over("faults-model", {"strategy": strategy, **counts.plain()})
     struck = [way for way in WAYS if counts.played[point, way]]
     assert struck == [*WAYS] if is_long() else struck or point == "FENCED", "not struck in all ways"
 

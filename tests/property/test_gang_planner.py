@@ -8,7 +8,7 @@ of the rules has to agree; with more of them, where asking filters takes too lon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -21,6 +21,7 @@ from scheduler.core.gangs.planner import Planner
 from scheduler.core.gangs.rooms import Member, Rooms
 from tests.builders import make_engine, make_node, make_pod
 from tests.property.exactness import Compared
+from tests.property.long_runs import HandOver
 from tests.property.naive_gangs import NaiveNode, NaivePod, has_plan
 
 APPS = ("a", "b")
@@ -139,9 +140,10 @@ def naive(wanted: dict[str, Any]) -> NaivePod:
     return NaivePod(wanted["memory"], wanted["app"], terms("podAffinity"), terms("podAntiAffinity"), spread)
 
 
-def test_a_plan_is_found_if_there_is_one(record_property: Callable[[str, object], None]) -> None:
+def test_a_plan_is_found_if_there_is_one(hand_over: HandOver) -> None:
     compared = Compared()
 
+    @settings(max_examples=max(120, settings().max_examples // 4))
     @given(clusters(), st.lists(manifests(), min_size=1, max_size=4), st.data())
     def one_case(engine: Engine, wanted: list[dict[str, Any]], data: st.DataObject) -> None:
         need = data.draw(st.integers(max(1, len(wanted) - 1), len(wanted)))
@@ -152,12 +154,10 @@ def test_a_plan_is_found_if_there_is_one(record_property: Callable[[str, object]
         compared.cases[len(members), exists] += 1
 
     one_case()
-    record_property("planning-model", compared.plain())
+    hand_over("planning-model", compared.plain())
 
 
-def test_a_plan_for_more_members_is_found_if_there_is_one(
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_a_plan_for_more_members_is_found_if_there_is_one(hand_over: HandOver) -> None:
     compared = Compared()
 
     @settings(max_examples=max(200, settings().max_examples // 4))
@@ -170,7 +170,7 @@ def test_a_plan_for_more_members_is_found_if_there_is_one(
         compared.cases[len(members), exists] += 1
 
     one_case()
-    record_property("planning-model", compared.plain())
+    hand_over("planning-model", compared.plain())
 
 
 def test_what_passed_beside_a_member_that_had_yet_to_pass_is_looked_at_again() -> None:
