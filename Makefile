@@ -114,6 +114,10 @@ bench-packing: environment ## Compare packing with simple policies, and what gan
 chart: dashboards ## Write what is generated of the Helm chart: the schema of its values, copies of deploy/
 	@$(RUN) python -m tests.chart.schema
 
+.PHONY: deploy
+deploy: chart ## Write the plain manifests in deploy/ from the chart
+	@$(RUN) python -m tests.deploy.generate
+
 .PHONY: dashboards
 dashboards: environment ## Write Grafana's dashboards from their code
 	@$(RUN) python -m tests.monitoring.dashboards

@@ -220,7 +220,7 @@ def controller(
     - with --webhook-address, refuses what could never be scheduled, and says how to put it right;
     - warns of containers of one pod that declare the same port.
 
-    Several may run at once. The webhook is asked when deploy/webhook.yaml is applied.
+    Several may run at once. The webhook is asked when deploy/overlays/webhook is applied.
     """
     try:
         configuration = load(config_file) if config_file is not None else Configuration()
