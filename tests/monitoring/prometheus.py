@@ -1,4 +1,4 @@
-"""A real Prometheus: the one on PATH (Debian's package will do), else built as tests/cluster builds programs."""
+"""A real Prometheus: the one on PATH (Debian's package will do), or one that tests/cluster builds."""
 
 from __future__ import annotations
 
