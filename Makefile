@@ -124,7 +124,7 @@ dashboards: environment ## Write Grafana's dashboards from their code
 	@$(RUN) python -m tests.monitoring.dashboards
 
 .PHONY: monitoring
-monitoring: environment ## Try dashboards and alert rules on a real Prometheus, which has to be on PATH
+monitoring: environment ## Try dashboards and alert rules on a real Prometheus (part of `make test`), or draw them
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.monitoring $(ARGS)
 
