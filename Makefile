@@ -48,6 +48,10 @@ test-minors: environment ## Run the integration tests against the API servers of
 		$(RUN) python -m tests.cluster programs && $(RUN) pytest $(SIDE_BY_SIDE) tests/integration $(ARGS) || exit 1; \
 	done
 
+.PHONY: image
+image: environment ## Build the container image, on a base from packages where none can be pulled
+	@$(RUN) python -m tests.image $(ARGS)
+
 .PHONY: e2e-upstream
 e2e-upstream: environment ## Run Kubernetes' own end-to-end tests of scheduling, with Wholepod as the scheduler
 	@$(RUN) python -m tests.e2e.upstream $(ARGS)
