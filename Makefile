@@ -84,6 +84,11 @@ faults-real: environment ## Kill, stop and cut off Wholepod at every step of a g
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.faults $(ARGS)
 
+.PHONY: failover
+failover: environment ## Kill, cut off and update the leader during a stream of pods, on a real API server (ten minutes)
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.failover $(ARGS)
+
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler
 	@$(RUN) python -m tests.bench.throughput $(ARGS)
@@ -127,7 +132,7 @@ dashboards: environment ## Write Grafana's dashboards from their code
 	@$(RUN) python -m tests.monitoring.dashboards
 
 .PHONY: monitoring
-monitoring: environment ## Try dashboards and alert rules on a real Prometheus, which has to be on PATH
+monitoring: environment ## Try dashboards and alert rules on a real Prometheus (part of `make test`), or draw them
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.monitoring $(ARGS)
 

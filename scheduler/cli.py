@@ -67,6 +67,10 @@ def main() -> None:
     "kube-scheduler would, other names by memory fit, unless the configuration file says otherwise.",
 )
 @click.option("--leader-elect", type=bool, help="Whether to hold a Lease while scheduling. [default: true]")
+@click.option(
+    "--leader-elect-resource-name",
+    help="The Lease's name, and with -journal behind it the journal's. [default: wholepod]",
+)
 @click.option("--kube-api-qps", type=float, help="Requests a second to the API server. [default: 50]")
 @click.option("--kube-api-burst", type=int, help="Requests at once above that. [default: 100]")
 @click.option("--bind-address", help="HOST:PORT for metrics and health. [default: 127.0.0.1:10259]")
@@ -77,6 +81,7 @@ def run(
     kubeconfig: str | None,
     scheduler_names: tuple[str, ...],
     leader_elect: bool | None,
+    leader_elect_resource_name: str | None,
     kube_api_qps: float | None,
     kube_api_burst: int | None,
     bind_address: str | None,
@@ -91,7 +96,7 @@ def run(
                 configuration,
                 scheduler_names=scheduler_names,
                 connection={"kubeconfig": kubeconfig, "qps": kube_api_qps, "burst": kube_api_burst},
-                election={"leader_elect": leader_elect},
+                election={"leader_elect": leader_elect, "resource_name": leader_elect_resource_name},
                 logging={"level": log_level, "format": log_format},
                 bind_address=bind_address,
             ),

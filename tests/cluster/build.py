@@ -48,7 +48,7 @@ def _build_module(folder: Path, programs: Sequence[Pin], into: Path, report: Rep
         # them after their packages, which are the programs' names for all that share a module.
         target = f"{scratch}/{programs[0].name}" if len(programs) == 1 else f"{scratch}/"
         tool = ["go", "test", "-c"] if programs[0].is_test else ["go", "build", "-v"]
-        command = [*tool, "-ldflags", linker_flags(programs[0]), "-o", target]
+        command = [*tool, "-tags", programs[0].tags, "-ldflags", linker_flags(programs[0]), "-o", target]
         _run([*command, *(program.package for program in programs)], folder, names, report)
         for program in programs:
             os.replace(f"{scratch}/{program.name}", into / program.name)

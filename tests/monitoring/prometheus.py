@@ -1,36 +1,31 @@
-"""A real Prometheus: Debian's package, or any that is on PATH. Never skipped: what needs it fails without."""
+"""A real Prometheus: the one on PATH (Debian's package will do), or one that tests/cluster builds."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
 
+from tests.cluster import sources
 from tests.cluster.ports import free_port
 from tests.monitoring.expressions import RULES
 
 DEADLINE_S = 60.0
 
 
-class PrometheusMissing(Exception):
-    """There is no such program; the text says how to get it."""
-
-
-def program(name: str) -> str:
-    """Its path."""
-    found = shutil.which(name)
-    if found is None:
-        raise PrometheusMissing(f"{name} is not on PATH; on Debian: apt-get install prometheus")
-    return found
+@cache
+def program(name: str) -> Path:
+    """Its path. Raises ClusterError if it can't be had."""
+    return sources.find([name], report=lambda line: None)[name].path
 
 
 def promtool(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Dashboards and rules, as far as no Prometheus is needed; `make monitoring` tries them on a real one."""
+"""Dashboards and rules, as far as no Prometheus is needed; test_on_prometheus.py tries them on a real one."""
 
 from __future__ import annotations
 
@@ -164,8 +164,8 @@ def test_alerts_say_what_people_need(rule: dict[str, dict[str, str]]) -> None:
     assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     annotations = rule["annotations"]
-    assert annotations.keys() == {"summary", "description", "runbook_url"}
-    assert annotations["runbook_url"] == f"https://wholepod.io/docs/runbooks#{str(rule['alert']).lower()}"
+    assert annotations.keys() == {"summary", "description", "runbook"}
+    assert annotations["runbook"] == f"docs/runbooks.md#{str(rule['alert']).lower()}"
     assert annotations["summary"].endswith(".")
     assert annotations["description"].endswith(".")
 
@@ -177,7 +177,7 @@ def test_panels_that_runbooks_name_exist() -> None:
 
 
 def test_every_alert_has_a_unit_test_that_fires_and_one_that_does_not() -> None:
-    """promtool runs them, in `make monitoring`."""
+    """promtool runs them, in test_on_prometheus.py."""
     cases = [
         case
         for test in yaml.safe_load(RULES.with_name("rules_test.yaml").read_text())["tests"]
