@@ -56,6 +56,10 @@ kind-up: environment ## Create a real kind cluster of four nodes; says first wha
 kind-down: environment ## Delete the kind cluster, and undo what kind-up has changed
 	@$(RUN) python -m tests.cluster.kind down
 
+.PHONY: image
+image: environment ## Build the container image, on a base from packages where none can be pulled
+	@$(RUN) python -m tests.image $(ARGS)
+
 .PHONY: e2e-upstream
 e2e-upstream: environment ## Run Kubernetes' own end-to-end tests of scheduling, with Wholepod as the scheduler
 	@$(RUN) python -m tests.e2e.upstream $(ARGS)
