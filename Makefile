@@ -48,6 +48,10 @@ test-minors: environment ## Run the integration tests against the API servers of
 		$(RUN) python -m tests.cluster programs && $(RUN) pytest $(SIDE_BY_SIDE) tests/integration $(ARGS) || exit 1; \
 	done
 
+.PHONY: image
+image: environment ## Build the container image, on a base from packages where none can be pulled
+	@$(RUN) python -m tests.image $(ARGS)
+
 .PHONY: e2e-upstream
 e2e-upstream: environment ## Run Kubernetes' own end-to-end tests of scheduling, with Wholepod as the scheduler
 	@$(RUN) python -m tests.e2e.upstream $(ARGS)
@@ -75,6 +79,11 @@ faults: environment ## Run the property tests for much longer
 faults-real: environment ## Kill, stop and cut off Wholepod at every step of a gang's commit, on a real API server (half an hour)
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.faults $(ARGS)
+
+.PHONY: failover
+failover: environment ## Kill, cut off and update the leader during a stream of pods, on a real API server (ten minutes)
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.failover $(ARGS)
 
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler

@@ -14,20 +14,21 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.config import Configuration, ConfigurationError
+from scheduler.config import Configuration, ConfigurationError, LeaderElection
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import SchedulingQueue
-from scheduler.kube.client import KubeClient
+from scheduler.kube.client import UNACKNOWLEDGED_S, KubeClient
 from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
 from scheduler.kube.gangs.groups import GroupConditions
@@ -113,7 +114,11 @@ class App:
         connection = configuration.client_connection
         self._kubeconfig = Path(connection.kubeconfig) if connection.kubeconfig else None
         client = self._client = await stack.enter_async_context(
-            KubeClient.from_config(self._kubeconfig, on_request=self.metrics.on_request)
+            KubeClient.from_config(
+                self._kubeconfig,
+                unacknowledged_s=_unacknowledged_s(election),
+                on_request=self.metrics.on_request,
+            )
         )
         await require_permissions(
             client,
@@ -210,7 +215,6 @@ class App:
         tasks = [
             asyncio.create_task(self._watch_pods(), name="watch pods"),
             *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors[1:]),
-            asyncio.create_task(self._writer.run(), name="write"),
             *(
                 asyncio.create_task(self._watch_when_served(resource, groups), name="watch groups")
                 for resource, groups in self._groups.items()
@@ -220,6 +224,7 @@ class App:
             asyncio.create_task(self._undo_races(), name="undo races"),
             asyncio.create_task(self._conditions.run(), name="write groups"),
         ]
+        writing = asyncio.create_task(self._writer.run(), name="write")
         if self._configuration.leader_election.leader_elect:
             self._elector = self._make_elector()
             self._elector.start()
@@ -227,7 +232,7 @@ class App:
             self._leading.set()
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
-            ends: list[asyncio.Future[Any]] = [stopping, self._leadership_lost, *tasks]
+            ends: list[asyncio.Future[Any]] = [stopping, self._leadership_lost, writing, *tasks]
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in done:
                 end.result()  # but for `stopping`, each of them ends only by an exception
@@ -237,14 +242,17 @@ class App:
                 waiting_for_volumes=self.loop.waiting_for_volumes,
             )
             self.loop.stop_waiting_for_volumes()
-            left = await self._writer.drain(DRAIN_TIMEOUT_S)
+            left = await self._writer.drain(DRAIN_TIMEOUT_S, when_settled=partial(self._hand_over, tasks))
             log.info("stopped", undecided_binds=len(left.undecided), unsent_events=left.events)
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
-            if self._elector is not None:
-                await self._elector.release()
+            await _cancelled(stopping, writing)
+            await self._hand_over(tasks)
+
+    async def _hand_over(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """End all that needs to lead, then let the next leader in, which need not wait for our events."""
+        await _cancelled(*tasks)
+        if self._elector is not None:
+            await self._elector.release()
 
     def _may_decide(self) -> bool:
         return (
@@ -350,6 +358,19 @@ class App:
 
     async def _list_gangs(self) -> Any:
         return await list_gangs(self.engine, lambda: self.loop.gangs.committing, leads=self._leads)
+
+
+def _unacknowledged_s(election: LeaderElection) -> float:
+    """What a broken network still holds when the next leader may begin must not reach the API server."""
+    if not election.leader_elect:
+        return UNACKNOWLEDGED_S
+    return min(UNACKNOWLEDGED_S, math.ceil(election.lease_duration_s) - election.renew_deadline_s)
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _freeze_collected() -> None:

@@ -113,8 +113,12 @@ def cache_folder(program: Pin) -> Path:
     digest.update((linker_flags(program) + program.tags).encode())
     for path in sorted(program.folder.iterdir()):
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "wholepod" / f"{program.folder.name}-{digest.hexdigest()[:16]}"
+    return cache_home() / f"{program.folder.name}-{digest.hexdigest()[:16]}"
+
+
+def cache_home() -> Path:
+    """The folder of everything that is built once and kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wholepod"
 
 
 def linker_flags(program: Pin) -> str:

@@ -34,7 +34,7 @@ def build(programs: Sequence[Pin], *, report: Report) -> None:
         of_module = [program for program in programs if program.folder == folder]
         into = cache_folder(of_module[0])
         into.mkdir(parents=True, exist_ok=True)
-        with _lock(into.parent / f"{into.name}.lock", report):
+        with lock(into.parent / f"{into.name}.lock", report):
             missing = [program for program in of_module if not (into / program.name).exists()]
             if missing:
                 _build_module(folder, missing, into, report)
@@ -115,7 +115,8 @@ def _check_go(folder: Path, names: str) -> None:
 
 
 @contextmanager
-def _lock(path: Path, report: Report) -> Iterator[None]:
+def lock(path: Path, report: Report) -> Iterator[None]:
+    """Keep others that build the same out until the block ends; the kernel lets go, whatever happens."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
