@@ -232,11 +232,23 @@ def test_the_rules_are_about_the_releases_own_job() -> None:
     assert len(rules) == sum(len(group["rules"]) for group in plain["groups"])
     for rule in rules:
         # Prometheus' operator calls the job like the Service.
+        part = CONTROLLER if "Controller" in rule["alert"] else ""
         assert set(re.findall(r'job="(.*?)"', rule["expr"])) == {
-            of_kind(items, "Service")["metadata"]["name"]
+            of_kind(items, "Service", part)["metadata"]["name"]
         }
         link = rule["annotations"]["runbook_url"]
         assert link == f"https://docs.example/runbooks#{rule['alert'].lower()}"
+
+
+def test_the_operator_scrapes_scheduler_and_controller() -> None:
+    """Each by its own Service, whose name the certificate has to have."""
+    items = render("--set=serviceMonitor.enabled=true")
+    for part in ("", CONTROLLER):
+        service, monitor = (of_kind(items, kind, part) for kind in ("Service", "ServiceMonitor"))
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        [endpoint] = monitor["spec"]["endpoints"]
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+        assert endpoint["tlsConfig"]["serverName"] == f"{service['metadata']['name']}.{NAMESPACE}.svc"
 
 
 def test_grafana_finds_the_dashboards() -> None:
