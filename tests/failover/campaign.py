@@ -7,8 +7,10 @@ the end by the API server's audit log and by a watch (`audit.broken`, `stream.Wi
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -36,6 +38,9 @@ class Way(Enum):
     SIGTERM = "SIGTERM"
 
 
+_SIGNALS = {Way.SIGKILL: signal.SIGKILL, Way.SIGSTOP: signal.SIGSTOP, Way.SIGTERM: signal.SIGTERM}
+
+
 @dataclass(frozen=True)
 class Settings:
     lease_duration_s: int = 15
@@ -58,11 +63,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Failover:
-    """`failover_s`: from the fault to the answer to the first bind by another; `ended_s`: until the former
-    leader's process had ended; `lists`: what the new leader listed in between."""
+    """`failover_s`: from the fault to the answer to the first bind by another; `takeover_s`: from that one's
+    lease to its first bind; `ended_s`: until the former leader's process had ended, since the fault or since
+    it was let go on; `lists`: what the new leader listed after the fault."""
 
     way: Way
     failover_s: float
+    takeover_s: float
     ended_s: float
     exit_code: int
     lists: tuple[str, ...]
@@ -143,35 +150,30 @@ class Stage:
         """Take the leader away, wait until another binds, and start what has ended anew."""
         user = eventually(self.audit.leader, "somebody leads")
         replica, proxy = self.replicas[user], self.proxies[user]
-        at = time.time()
-        match way:
-            case Way.SIGKILL:
-                replica.kill()
-            case Way.CUT:
+        with ThreadPoolExecutor(1) as pool:
+            end = pool.submit(lambda: (replica.wait(), time.time()))
+            at = let_go_at = time.time()
+            if way is Way.CUT:
                 proxy.silence()
-            case Way.SIGSTOP:
-                replica.pause()
-            case Way.SIGTERM:
-                replica.terminate()
-        ended_s = time.time() - at
-        first = self._wait_for_another(user, at)
-        if way is Way.SIGSTOP:
-            at_resume = time.time()
-            replica.resume()
-            code = replica.wait()
-            ended_s = time.time() - at_resume
-        elif way is Way.CUT:
-            code = replica.wait()
-            ended_s = time.time() - at
-            proxy.heal()
-        else:
-            code = replica.wait()
-        lists = [
-            what for when, who, what in self.audit.lists if who == first.user and at < when < first.received
-        ]
+            else:
+                replica.signal(_SIGNALS[way])
+            first = self._wait_for_another(user, at)
+            if way is Way.SIGSTOP:
+                let_go_at = time.time()
+                replica.resume()
+            code, ended_at = end.result()
+        proxy.heal()
+        failover = Failover(
+            way,
+            failover_s=first.answered - at,
+            takeover_s=first.answered - self.audit.led_since(first.user),
+            ended_s=ended_at - let_go_at,
+            exit_code=code,
+            lists=self.audit.listed_by(first.user, at, first.received),
+        )
         replica.start()
         self.wait_for_binds()
-        return Failover(way, first.answered - at, ended_s, code, tuple(lists))
+        return failover
 
     def _wait_for_another(self, former: str, at: float) -> Bind:
         eventually(
@@ -206,9 +208,8 @@ class Stage:
         """End the stream, and tell what did not hold."""
         self.stream.finish()
         problems = broken(self.audit, renew_deadline_s=self.settings.renew_deadline_s)
-        for user, replica in self.replicas.items():
-            if self.audit.leader() == user:
-                replica.check_cache()
+        for replica in self.replicas.values():
+            replica.check_cache()  # who waits for the lease follows the cluster, too
         for replica in self.replicas.values():
             if code := replica.terminate():
                 problems.append(f"a replica ended with code {code} after SIGTERM")

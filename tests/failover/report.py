@@ -64,9 +64,9 @@ def page(
     ]
     lines += [f"- {problem}" for problem in problems]
     lines += [
-        "| the leader is hit by | times | until another one binds, s | the slowest | listed by the heir | "
-        "the process ends | exit code |",
-        "| --- | ---: | --- | ---: | --- | --- | ---: |",
+        "| the leader is hit by | times | until another one binds, s | the slowest | of it with the lease, at "
+        "most | listed by the heir | the process ends | exit code |",
+        "| --- | ---: | --- | ---: | ---: | --- | --- | ---: |",
     ]
     for way in Way:
         of_way = [failover for failover in failovers if failover.way is way]
@@ -95,6 +95,7 @@ def _row(way: Way, failovers: Sequence[Failover]) -> str:
     codes = sorted({str(failover.exit_code) for failover in failovers})
     each = ", ".join(f"{value:.2f}" for value in seconds)
     return (
-        f"| {way.value} | {len(failovers)} | {each} | {max(seconds):.2f} | {'; or '.join(lists)} | "
+        f"| {way.value} | {len(failovers)} | {each} | {max(seconds):.2f} | "
+        f"{max(failover.takeover_s for failover in failovers):.2f} | {'; or '.join(lists)} | "
         f"{min(ended):.2f} to {max(ended):.2f} s | {', '.join(codes)} |"
     )
