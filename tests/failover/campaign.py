@@ -65,7 +65,8 @@ class Settings:
 class Failover:
     """`failover_s`: from the fault to the answer to the first bind by another; `takeover_s`: from that one's
     lease to its first bind; `ended_s`: until the former leader's process had ended, since the fault or since
-    it was let go on; `lists`: what the new leader listed after the fault."""
+    it was let go on; `lists`: what the new leader listed after the fault; `warm`:
+    whether it had been there before the fault."""
 
     way: Way
     failover_s: float
@@ -73,6 +74,7 @@ class Failover:
     ended_s: float
     exit_code: int
     lists: tuple[str, ...]
+    warm: bool
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Stage:
         self.replicas: dict[str, Scheduler] = {}
         self.proxies: dict[str, Proxy] = {}
         self._stack = ExitStack()
+        self._under_fault = ""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -141,15 +144,25 @@ class Stage:
         before = len(self.audit.binds)
 
         def bound() -> bool:
+            self._keep_running()
             self.audit.read()
             return len(self.audit.binds) >= before + QUIET_BINDS
 
         eventually(bound, "more pods are bound", timeout_s=FAILOVER_TIMEOUT_S)
 
+    def _keep_running(self) -> None:
+        """Who lost the lease on a machine too busy to renew it starts anew, too."""
+        for user, replica in self.replicas.items():
+            if not replica.running and user != self._under_fault:
+                replica.wait()
+                replica.launch()
+
     def fail(self, way: Way) -> Failover:
         """Take the leader away, wait until another binds, and start what has ended anew."""
         user = eventually(self.audit.leader, "somebody leads")
         replica, proxy = self.replicas[user], self.proxies[user]
+        self._under_fault = user
+        pids = {user: replica.pid for user, replica in self.replicas.items()}
         with ThreadPoolExecutor(1) as pool:
             end = pool.submit(lambda: (replica.wait(), time.time()))
             at = let_go_at = time.time()
@@ -170,17 +183,19 @@ class Stage:
             ended_s=ended_at - let_go_at,
             exit_code=code,
             lists=self.audit.listed_by(first.user, at, first.received),
+            warm=self.replicas[first.user].pid == pids[first.user],
         )
         replica.start()
+        self._under_fault = ""
         self.wait_for_binds()
         return failover
 
     def _wait_for_another(self, former: str, at: float) -> Bind:
-        eventually(
-            lambda: self.audit.first_bind_by_another(former, at),
-            "another replica binds",
-            timeout_s=FAILOVER_TIMEOUT_S,
-        )
+        def bound() -> Bind | None:
+            self._keep_running()
+            return self.audit.first_bind_by_another(former, at)
+
+        eventually(bound, "another replica binds", timeout_s=FAILOVER_TIMEOUT_S)
         first = self.audit.first_bind_by_another(former, at)
         assert first is not None
         return first
@@ -206,9 +221,10 @@ class Stage:
 
     def verdict(self) -> list[str]:
         """End the stream, and tell what did not hold."""
-        self.stream.finish()
+        self.stream.finish(meanwhile=self._keep_running)
         problems = broken(self.audit, renew_deadline_s=self.settings.renew_deadline_s)
         for replica in self.replicas.values():
+            replica.wait_ready()
             replica.check_cache()  # who waits for the lease follows the cluster, too
         for replica in self.replicas.values():
             if code := replica.terminate():

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from tests.failover.campaign import REPLICAS, Failover, Settings, Update, Way
 from tests.failover.stream import GANG_SIZE, NODES, UNITS_PER_NODE
+from tests.failover.warm import Warm
 
 _HEAD = f"""\
 # Leaders that die, fall silent or are replaced
@@ -42,6 +43,7 @@ class Stream:
 def page(
     failovers: Sequence[Failover],
     updates: Sequence[Update],
+    warm: Warm,
     problems: Sequence[str],
     stream: Stream,
     settings: Settings,
@@ -64,8 +66,8 @@ def page(
     ]
     lines += [f"- {problem}" for problem in problems]
     lines += [
-        "| the leader is hit by | times | until another one binds, s | the slowest | of it with the lease, at "
-        "most | listed by the heir | the process ends | exit code |",
+        "| the leader is hit by | times | until another one binds, s | the slowest | of it with the lease "
+        "| listed by the heir | the process ends | exit code |",
         "| --- | ---: | --- | ---: | ---: | --- | --- | ---: |",
     ]
     for way in Way:
@@ -84,6 +86,16 @@ def page(
     lines += [
         f"| {update.replicas} replicas | {update.seconds:.1f} s | {update.binds} | {update.pause_s:.2f} s |"
         for update in updates
+    ]
+    mib = 2**20
+    lines += [
+        "",
+        f"With {warm.nodes} nodes and {warm.pods} pods, and nobody else on the API server: a standby is ready "
+        f"{warm.start_s:.1f} s after its start. It has the lease {warm.behind_s:.2f} s after the leader's "
+        f"`SIGTERM`, and binds {warm.takeover_s:.2f} s later, having listed {', '.join(warm.lists)} anew. The "
+        f"leader takes {warm.leader_memory_bytes / mib:.0f} MiB, the standby "
+        f"{warm.standby_memory_bytes / mib:.0f} MiB; its cache was "
+        f"{'that of the API server' if warm.consistent else 'not that of the API server'}.",
     ]
     return "\n".join(lines) + "\n"
 
