@@ -28,8 +28,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="wholepod-failover-") as folder:
         warm = measure(Path(folder))
         print(
-            f"{warm.nodes} nodes and {warm.pods} pods: a standby binds {warm.takeover_s:.2f} s after it got the "
-            f"lease, and takes {warm.standby_memory_bytes / 2**20:.0f} MiB",
+            f"{warm.nodes} nodes and {warm.pods} pods: a standby binds {warm.takeover_s:.2f} s after it got "
+            f"the lease, and takes {warm.standby_memory_bytes / 2**20:.0f} MiB",
             flush=True,
         )
     with tempfile.TemporaryDirectory(prefix="wholepod-failover-") as folder:
