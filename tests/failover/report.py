@@ -91,9 +91,9 @@ def page(
     lines += [
         "",
         f"With {warm.nodes} nodes and {warm.pods} pods, and nobody else on the API server: a standby is "
-        f"ready {warm.start_s:.1f} s after its start. It has the lease {warm.behind_s:.2f} s after the leader's "
-        f"`SIGTERM`, and binds {warm.takeover_s:.2f} s later, having listed {', '.join(warm.lists)} anew. "
-        f"The leader takes {warm.leader_memory_bytes / mib:.0f} MiB, the standby "
+        f"ready {warm.start_s:.1f} s after its start. It has the lease {warm.behind_s:.2f} s after the "
+        f"leader's `SIGTERM`, and binds {warm.takeover_s:.2f} s later, having listed {', '.join(warm.lists)} "
+        f"anew. The leader takes {warm.leader_memory_bytes / mib:.0f} MiB, the standby "
         f"{warm.standby_memory_bytes / mib:.0f} MiB; its cache was "
         f"{'that of the API server' if warm.consistent else 'not that of the API server'}.",
     ]
