@@ -16,7 +16,8 @@ import click
 
 from tests.cluster import ControlPlane, node_manifest, pod_manifest
 from tests.cluster.errors import ClusterError
-from tests.integration.harness import Scheduler, eventually
+from tests.integration.controlling import with_crd
+from tests.integration.harness import Controller, Scheduler, eventually
 from tests.monitoring import pictures, scene
 from tests.monitoring.expressions import RULES, of_dashboards, of_rules
 from tests.monitoring.prometheus import Prometheus, promtool
@@ -71,17 +72,28 @@ def check_expressions(prometheus: Prometheus) -> None:
 def busy(folder: Path, docs: Path | None) -> None:
     """Some gangs and preemptions, seen through the dashboards."""
     with ControlPlane(controller_manager=False) as plane:
+        with_crd(plane)
         configuration = folder / "wholepod.yaml"
         configuration.write_text(CONFIGURATION)
         with (
             Scheduler(
                 f"--config={configuration}", kubeconfig=plane.kubeconfig, log=folder / "log"
             ) as scheduler,
-            Prometheus(folder, scheduler.url.removeprefix("http://")) as prometheus,
+            Controller(
+                f"--config={configuration}", kubeconfig=plane.kubeconfig, log=folder / "controller.log"
+            ) as controller,
+            Prometheus(
+                folder,
+                {
+                    job: process.url.removeprefix("http://")
+                    for job, process in (("wholepod", scheduler), ("wholepod-controller", controller))
+                },
+            ) as prometheus,
         ):
             start = time.time()
             scene.play(plane, scheduler)
-            check_metrics(scheduler)
+            for process in (scheduler, controller):
+                check_metrics(process)
             check_expressions(prometheus)
             if docs is not None:
                 pictures.draw(prometheus, docs, start=start, end=time.time())

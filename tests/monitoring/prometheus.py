@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -34,15 +35,17 @@ def promtool(*arguments: str | Path, stdin: str | None = None) -> subprocess.Com
 
 
 class Prometheus:
-    """Scrapes one scheduler every second, as job `wholepod`, and evaluates the rules. A context manager."""
+    """Scrapes processes every second, and evaluates the rules. A context manager."""
 
-    def __init__(self, folder: Path, target: str) -> None:
-        """`target`: host:port."""
+    def __init__(self, folder: Path, jobs: Mapping[str, str]) -> None:
+        """`jobs`: name → host:port."""
         self._folder, self._port = folder, free_port()
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],
-            "scrape_configs": [{"job_name": "wholepod", "static_configs": [{"targets": [target]}]}],
+            "scrape_configs": [
+                {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in jobs.items()
+            ],
         }
         self._config = folder / "prometheus.yaml"
         self._config.write_text(yaml.safe_dump(config))

@@ -20,6 +20,7 @@ from tests.monitoring.expressions import RULES, Expression, of_dashboards, of_ru
 from tests.monitoring.panels import Board, Panel
 
 ROOT = Path(__file__).parents[2]
+CONTROLLER = ROOT / "docs" / "controller.md"
 METRICS, RUNBOOKS = ROOT / "docs" / "metrics.md", ROOT / "docs" / "runbooks.md"
 OF_OTHERS = {
     "up": set[str](),
@@ -36,9 +37,11 @@ BY_EXPRESSION = pytest.mark.parametrize("expression", EXPRESSIONS, ids=lambda ex
 
 
 def documented() -> dict[str, set[str]]:
-    """Series that can be asked for, by docs/metrics.md: name → labels."""
+    """Series that can be asked for, by the pages: name → labels."""
     found = dict(OF_OTHERS)
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", METRICS.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", METRICS.read_text() + CONTROLLER.read_text(), re.MULTILINE
+    )
     for name, kind, labels in rows:
         names = set(re.findall(r"`(\w+)`", labels))
         if kind == "histogram":
@@ -74,7 +77,7 @@ def test_panels_say_what_they_mean(panel: Panel) -> None:
     assert panel.description.endswith(".")
     assert panel.queries
     for query in panel.queries:
-        assert 'job="$job"' in query.expression
+        assert re.search(r'job="\$job(-controller)?"', query.expression)
         assert query.legend
 
 
