@@ -133,11 +133,8 @@ bench-packing: environment ## Compare packing with simple policies, and what gan
 	@$(RUN) python -m tests.bench.packing $(ARGS)
 
 .PHONY: chart
-chart: dashboards ## Write what is generated of the Helm chart: the schema of its values, copies of deploy/
+chart: dashboards ## Write what is generated of the Helm chart, and from it the plain manifests in deploy/
 	@$(RUN) python -m tests.chart.schema
-
-.PHONY: deploy
-deploy: chart ## Write the plain manifests in deploy/ from the chart
 	@$(RUN) python -m tests.deploy.generate
 
 .PHONY: dashboards
