@@ -48,6 +48,23 @@ test-minors: environment ## Run the integration tests against the API servers of
 		$(RUN) python -m tests.cluster programs && $(RUN) pytest $(SIDE_BY_SIDE) tests/integration $(ARGS) || exit 1; \
 	done
 
+.PHONY: kind-up
+kind-up: environment ## Create a real kind cluster of four nodes; says first what that changes on this machine
+	@$(RUN) python -m tests.cluster.kind up
+
+.PHONY: kind-down
+kind-down: environment ## Delete the kind cluster, and undo what kind-up has changed
+	@$(RUN) python -m tests.cluster.kind down
+
+.PHONY: image
+image: environment ## Build the container image, on a base from packages where none can be pulled
+	@$(RUN) python -m tests.image $(ARGS)
+
+.PHONY: image-test
+image-test: environment ## Build the image twice, compare, and run it on a real API server; needs a Docker engine
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) pytest tests/image/on_engine.py $(ARGS)
+
 .PHONY: e2e-upstream
 e2e-upstream: environment ## Run Kubernetes' own end-to-end tests of scheduling, with Wholepod as the scheduler
 	@$(RUN) python -m tests.e2e.upstream $(ARGS)
@@ -75,6 +92,11 @@ faults: environment ## Run the property tests for much longer
 faults-real: environment ## Kill, stop and cut off Wholepod at every step of a gang's commit, on a real API server (half an hour)
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.faults $(ARGS)
+
+.PHONY: failover
+failover: environment ## Kill, cut off and update the leader during a stream of pods, on a real API server (ten minutes)
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.failover $(ARGS)
 
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler
@@ -111,15 +133,16 @@ bench-packing: environment ## Compare packing with simple policies, and what gan
 	@$(RUN) python -m tests.bench.packing $(ARGS)
 
 .PHONY: chart
-chart: dashboards ## Write what is generated of the Helm chart: the schema of its values, copies of deploy/
+chart: dashboards ## Write what is generated of the Helm chart, and from it the plain manifests in deploy/
 	@$(RUN) python -m tests.chart.schema
+	@$(RUN) python -m tests.deploy.generate
 
 .PHONY: dashboards
 dashboards: environment ## Write Grafana's dashboards from their code
 	@$(RUN) python -m tests.monitoring.dashboards
 
 .PHONY: monitoring
-monitoring: environment ## Try dashboards and alert rules on a real Prometheus, which has to be on PATH
+monitoring: environment ## Try dashboards and alert rules on a real Prometheus (part of `make test`), or draw them
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.monitoring $(ARGS)
 

@@ -5,7 +5,8 @@ set -eu
 
 if command -v uv; then exit 0; fi
 
-version=0.13.9
+pinned=$(dirname "$0")/uv.txt
+version=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' "$pinned")
 home=${XDG_CACHE_HOME:-$HOME/.cache}/wholepod/uv-$version
 if [ ! -e "$home/complete" ]; then
     if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -17,7 +18,7 @@ if [ ! -e "$home/complete" ]; then
         echo "python3 can't make environments: install its venv module (Debian: python3-venv), or uv" >&2
         exit 1
     fi
-    "$home/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$version" >&2
+    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$pinned" >&2
     touch "$home/complete"
 fi
 echo "$home/bin/uv"

@@ -14,30 +14,27 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.config import Configuration, ConfigurationError
+from scheduler.config import Configuration, ConfigurationError, LeaderElection
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS, Source
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.queue import SchedulingQueue
-from scheduler.kube.client import KubeClient
+from scheduler.kube.client import UNACKNOWLEDGED_S, KubeClient
 from scheduler.kube.decode import T, Undecodable
 from scheduler.kube.errors import KubeError
-from scheduler.kube.gangs.committer import GangCommitter
 from scheduler.kube.gangs.groups import GroupConditions
-from scheduler.kube.gangs.lists import finished_pods, groups_of
 from scheduler.kube.gangs.pods import PodWrites
 from scheduler.kube.gangs.recovery import member_of
-from scheduler.kube.gangs.restarts import Restarts
-from scheduler.kube.journal import Journal, LeftBehind
-from scheduler.kube.journal_format import Fenced, JournalUnavailable
+from scheduler.kube.journal import Journal
 from scheduler.kube.leader import LeaderElector
 from scheduler.kube.lease import LeaseConfig
 from scheduler.kube.payloads import hostname
@@ -56,14 +53,13 @@ from scheduler.plugins.node_resources import held_by
 from scheduler.plugins.profiles import build_profile
 from scheduler.racing import REASON
 from scheduler.serving import serve_operators
+from scheduler.taking_over import TakingOver
 
 log = structlog.get_logger(__name__)
 
 UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 """Finished pods hold no room, so they are not even listed (as in kube-scheduler)."""
 DRAIN_TIMEOUT_S = 10.0
-JOURNAL_RETRY_S = 10.0
-"""How long single pods go on alone when the API server refuses the journal."""
 STALLED_AFTER_S = 60.0
 
 
@@ -103,9 +99,6 @@ class App:
         self._elector: LeaderElector | None = None
         self._leading = asyncio.Event()
         """We hold the lease, or need none."""
-        self._journal_seen = asyncio.Event()
-        self._took_over = False
-        """As leader, and knows what the leader before us did last."""
 
     async def run(self) -> None:
         """Start, serve, and stop in order; see the class for what it raises."""
@@ -121,7 +114,11 @@ class App:
         connection = configuration.client_connection
         self._kubeconfig = Path(connection.kubeconfig) if connection.kubeconfig else None
         client = self._client = await stack.enter_async_context(
-            KubeClient.from_config(self._kubeconfig, on_request=self.metrics.on_request)
+            KubeClient.from_config(
+                self._kubeconfig,
+                unacknowledged_s=_unacknowledged_s(election),
+                on_request=self.metrics.on_request,
+            )
         )
         await require_permissions(
             client,
@@ -169,6 +166,17 @@ class App:
             for kind, source in GROUPS.items()
             if source not in self._unserved
         }
+        self._taking_over = TakingOver(
+            client,
+            self.engine,
+            self.loop,
+            self._writer,
+            pods=self._pods,
+            reflectors=self._reflectors,
+            pods_wait=not election.leader_elect,
+            leads=self._leads,
+            scheduler_name=self._profiles[0].scheduler_name,
+        )
         port = await self._start_server(stack)
         names = [profile.scheduler_name for profile in configuration.profiles]
         log.info("started", server=client.server, scheduler_names=names, port=port)
@@ -207,16 +215,16 @@ class App:
         tasks = [
             asyncio.create_task(self._watch_pods(), name="watch pods"),
             *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors[1:]),
-            asyncio.create_task(self._writer.run(), name="write"),
             *(
                 asyncio.create_task(self._watch_when_served(resource, groups), name="watch groups")
                 for resource, groups in self._groups.items()
             ),
             asyncio.create_task(self.loop.run(), name="decide"),
-            asyncio.create_task(self._run_gangs(), name="bind gangs"),
+            asyncio.create_task(self._bind_gangs(), name="bind gangs"),
             asyncio.create_task(self._undo_races(), name="undo races"),
             asyncio.create_task(self._conditions.run(), name="write groups"),
         ]
+        writing = asyncio.create_task(self._writer.run(), name="write")
         if self._configuration.leader_election.leader_elect:
             self._elector = self._make_elector()
             self._elector.start()
@@ -224,7 +232,7 @@ class App:
             self._leading.set()
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
-            ends: list[asyncio.Future[Any]] = [stopping, self._leadership_lost, *tasks]
+            ends: list[asyncio.Future[Any]] = [stopping, self._leadership_lost, writing, *tasks]
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in done:
                 end.result()  # but for `stopping`, each of them ends only by an exception
@@ -234,14 +242,17 @@ class App:
                 waiting_for_volumes=self.loop.waiting_for_volumes,
             )
             self.loop.stop_waiting_for_volumes()
-            left = await self._writer.drain(DRAIN_TIMEOUT_S)
+            left = await self._writer.drain(DRAIN_TIMEOUT_S, when_settled=partial(self._hand_over, tasks))
             log.info("stopped", undecided_binds=len(left.undecided), unsent_events=left.events)
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
-            if self._elector is not None:
-                await self._elector.release()
+            await _cancelled(stopping, writing)
+            await self._hand_over(tasks)
+
+    async def _hand_over(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """End all that needs to lead, then let the next leader in, which need not wait for our events."""
+        await _cancelled(*tasks)
+        if self._elector is not None:
+            await self._elector.release()
 
     def _may_decide(self) -> bool:
         return (
@@ -251,36 +262,23 @@ class App:
         )
 
     def _leads(self) -> bool:
-        return self._took_over and (self._elector is None or self._elector.is_leader())
+        return self._taking_over.done and (self._elector is None or self._elector.is_leader())
 
     async def _watch_pods(self) -> None:
         """Who waits for the lease follows them from the start, and lists them anew as leader. Who needs none
         lists them once, after the journal was opened."""
         if not self._configuration.leader_election.leader_elect:
-            await self._journal_seen.wait()
+            await self._taking_over.journal_seen.wait()
         await self._pods.run()
 
     async def _watch_when_served(self, resource: Resource, groups: Reflector[Any]) -> None:
         await until_served(self._client, resource)
         await groups.run()
 
-    async def _undo_races(self) -> None:
-        """Deletes pods of ours that share the last room of a node with another scheduler's."""
-        await self._leading.wait()
-        writes = PodWrites(self._client, rng=random.Random(), clock=time.monotonic)
-
-        async def delete(info: PodInfo, node: str, message: str, is_wanted: Callable[[], bool]) -> None:
-            pod = member_of(info.pod, node)
-            await writes.delete(pod, reason=REASON, message=message, is_wanted=is_wanted)
-
-        await self.loop.racing.run(delete)
-
-    async def _run_gangs(self) -> None:
-        """Takes over what the leader before us did last, lets decisions begin, and binds gangs until
-        cancelled. Raises Fenced when another one has the journal."""
+    async def _bind_gangs(self) -> None:
         await self._leading.wait()
         if self._why_no_gangs:
-            await self._begin_to_decide()
+            await self._taking_over.without_gangs()
             await self._stopping.wait()
             return
         election = self._configuration.leader_election
@@ -293,65 +291,18 @@ class App:
         )
         self.metrics.journal_entries.set_function(lambda: journal.in_flight)
         self.metrics.journal_trouble.set_function(lambda: bool(journal.trouble))
-        while True:
-            try:
-                left = await journal.open()
-                break
-            except JournalUnavailable as error:
-                self.loop.gangs.refuse(f"gangs can't be bound: {error}")
-                await self._begin_to_decide()
-                await asyncio.sleep(JOURNAL_RETRY_S)
-        gangs = self.loop.gangs
-        names = [profile.scheduler_name for profile in self._profiles]
-        committer = GangCommitter(self._client, journal, self._writer, gangs, scheduler_name=names[0])
-        restarts = Restarts(
-            self._client,
-            self._writer,
-            gangs.losses,
-            scheduler_name=names[0],
-            gang_of=gangs.key_of,
-            leads=self._leads,
-        )
-        fenced: Fenced | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(journal.run())
-                group.create_task(committer.run())
-                group.create_task(restarts.run())
-                await self._relist_pods()
-                pods = await self._look_up(left)
-                await committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
-                gangs.serve(committer, restarts)
-                self._took_over = True
-                self.loop.wake()
-        except* Fenced as several:
-            fenced = next(error for error in several.exceptions if isinstance(error, Fenced))
-        if fenced is not None:
-            raise fenced
+        await self._taking_over.with_gangs(journal)
 
-    async def _look_up(self, left: LeftBehind) -> list[Pod]:
-        """All pods, and of the gangs that were left behind also what the watches don't show (yet)."""
-        known, rng = self.engine.known_pods(), random.Random()
-        for group in await groups_of(self._client, left.entries, rng):
-            self.loop.upsert_object(group)
-        finished = await finished_pods(self._client, left.entries, rng)
-        uids = {pod.metadata.uid for pod in finished}
-        return [*(pod for pod in known if pod.metadata.uid not in uids), *finished]
+    async def _undo_races(self) -> None:
+        """Deletes pods of ours that share the last room of a node with another scheduler's."""
+        await self._leading.wait()
+        writes = PodWrites(self._client, rng=random.Random(), clock=time.monotonic)
 
-    async def _relist_pods(self) -> None:
-        """What the leader before us bound last may not have reached our watch yet."""
-        self._journal_seen.set()
-        if self._elector is not None or self._pods.synced:
-            self._pods.relist()
-        while not all(reflector.synced for reflector in self._reflectors):
-            self.loop.sync_changed.clear()
-            await self.loop.sync_changed.wait()
+        async def delete(info: PodInfo, node: str, message: str, is_wanted: Callable[[], bool]) -> None:
+            pod = member_of(info.pod, node)
+            await writes.delete(pod, reason=REASON, message=message, is_wanted=is_wanted)
 
-    async def _begin_to_decide(self) -> None:
-        if not self._took_over:
-            await self._relist_pods()
-            self._took_over = True
-        self.loop.wake()
+        await self.loop.racing.run(delete)
 
     def _make_elector(self) -> LeaderElector:
         election = self._configuration.leader_election
@@ -407,6 +358,19 @@ class App:
 
     async def _list_gangs(self) -> Any:
         return await list_gangs(self.engine, lambda: self.loop.gangs.committing, leads=self._leads)
+
+
+def _unacknowledged_s(election: LeaderElection) -> float:
+    """What a broken network still holds when the next leader may begin must not reach the API server."""
+    if not election.leader_elect:
+        return UNACKNOWLEDGED_S
+    return min(UNACKNOWLEDGED_S, math.ceil(election.lease_duration_s) - election.renew_deadline_s)
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _freeze_collected() -> None:

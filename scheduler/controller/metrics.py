@@ -44,6 +44,11 @@ class Metrics:
             ["what"],
             registry=self.registry,
         )
+        # There from the start, as a rate needs a sample before the first event.
+        for outcome in ("written", "conflict", "gone", "error"):
+            self.status_writes.labels(outcome)
+        for what in ("status", "create", "ports"):
+            self.failures.labels(what)
 
     def watch(
         self,

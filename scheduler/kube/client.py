@@ -17,7 +17,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -49,6 +49,7 @@ _CONNECT_TIMEOUT_S = 10.0
 # or a request meets a closing connection and its outcome is unknown.
 _KEEPALIVE_S = 60.0
 _READ_BUFFER_BYTES = 2**20
+UNACKNOWLEDGED_S = 45.0
 
 OnRequest = Callable[[str, str, float], None]
 """verb (the HTTP method), code ("201", or "<error>" without an answer), seconds: the labels of client-go."""
@@ -86,7 +87,9 @@ class ByteStream:
 class KubeClient:
     """Requests to one API server; belongs to the event loop that made it.
 
-    `connections` bounds the sockets, those of the watches included.
+    `connections` bounds the sockets, those of the watches included. What was sent and is not acknowledged
+    within `unacknowledged_s` is not sent any more, not even after this process has ended (Linux): a network
+    that comes back must not deliver what another process has to do by then.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class KubeClient:
         *,
         connections: int = 128,
         user_agent: str = "wholepod",
+        unacknowledged_s: float = UNACKNOWLEDGED_S,
         on_request: OnRequest | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -115,7 +119,7 @@ class KubeClient:
                 ssl=access.ssl_context,
                 limit=connections,
                 keepalive_timeout=_KEEPALIVE_S,
-                socket_factory=_watchful_socket,
+                socket_factory=partial(_watchful_socket, unacknowledged_s=unacknowledged_s),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -130,11 +134,18 @@ class KubeClient:
         *,
         connections: int = 128,
         user_agent: str = "wholepod",
+        unacknowledged_s: float = UNACKNOWLEDGED_S,
         on_request: OnRequest | None = None,
     ) -> AsyncIterator["KubeClient"]:
         """`async with KubeClient.from_config(path) as client:`; raises `ConfigError`."""
         access = await load_access(kubeconfig)
-        client = cls(access, connections=connections, user_agent=user_agent, on_request=on_request)
+        client = cls(
+            access,
+            connections=connections,
+            user_agent=user_agent,
+            unacknowledged_s=unacknowledged_s,
+            on_request=on_request,
+        )
         try:
             yield client
         finally:
@@ -289,7 +300,7 @@ def _cause(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _watchful_socket(address: tuple[Any, ...]) -> socket.socket:
+def _watchful_socket(address: tuple[Any, ...], *, unacknowledged_s: float) -> socket.socket:
     """A socket that notices a vanished peer within 45 s, as client-go's HTTP/2 pings do."""
     family, kind, protocol, _, _ = address
     sock = socket.socket(family, kind, protocol)
@@ -298,7 +309,7 @@ def _watchful_socket(address: tuple[Any, ...]) -> socket.socket:
         if hasattr(socket, option):  # Linux has all, macOS some
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 45_000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unacknowledged_s * 1000))
     return sock
 
 

@@ -5,8 +5,12 @@ As client-go's leader election (tools/leaderelection), with the same record:
 * Nobody's clock but our own counts. Another holder has expired when the record has not *changed*,
   as seen from here, for the `leaseDurationSeconds` that the record itself names. Its timestamps are
   for people.
+* A lease that somebody deletes is still its holder's, who makes it anew: others wait for as long as they
+  would have waited for the record.
 * Every write carries the resourceVersion that was read, so of two that see an expired lease one
   gets a 409.
+* Who waits looks twice as often as the leader renews, and once more at the moment of expiry: what a
+  candidate sees late, it can only count late.
 * We lead until `renew_deadline_s` after the *start* of the last renewal that succeeded. Others wait
   at least `lease_duration_s` after it was executed, hence longer.
 """
@@ -26,6 +30,7 @@ from scheduler.kube.payloads import micro_time, utc_now
 log = structlog.get_logger(__name__)
 
 _JITTER_FACTOR = 1.2  # leaderelection.JitterFactor
+_MAX_TRANSITIONS = 2**31 - 1  # an int32 in the API; somebody may have written its last one by hand
 
 
 class LeaseConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +103,7 @@ class LeaseLock:
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{config.namespace}/leases"
         self._path = f"{self._collection}/{config.name}"
         self._lease: _Lease | None = None
-        self._changed_at = -math.inf
+        self._expires_at = -math.inf  # of the record that we saw last, as another's
         self._complaint = ""
 
     @property
@@ -108,7 +113,9 @@ class LeaseLock:
 
     def retry_delay_s(self, rng: random.Random) -> float:
         """Until the next attempt to acquire; at random, so that candidates don't come in step."""
-        return self._config.retry_period_s * (1.0 + (_JITTER_FACTOR - 1.0) * rng.random())
+        delay_s = self._config.retry_period_s / 2 * (1.0 + (_JITTER_FACTOR - 1.0) * rng.random())
+        to_expiry_s = self._expires_at - self._clock()
+        return min(delay_s, to_expiry_s) if to_expiry_s > 0 else delay_s
 
     async def acquire_or_renew(self) -> bool:
         """One attempt; True if we hold the lease now. What goes wrong is logged."""
@@ -120,13 +127,11 @@ class LeaseLock:
                     if error.kind not in (ErrorKind.CONFLICT, ErrorKind.NOT_FOUND):
                         raise
             await self._read()
-            if self._lease is None:
-                return await self._create()
-            if self._lease.spec.holder_identity not in ("", self._identity):
+            if self._lease is not None and self._lease.spec.holder_identity not in ("", self._identity):
                 self.leading_until = -math.inf  # whatever we thought
-                if self._clock() < self._changed_at + self._lease.spec.lease_duration_seconds:
-                    return False
-            return await self._write(self._lease)
+            if self._clock() < self._expires_at:
+                return False
+            return await (self._create() if self._lease is None else self._write(self._lease))
         except (KubeError, msgspec.DecodeError) as error:
             if str(error) != self._complaint:  # once, not every two seconds
                 self._complaint = str(error)
@@ -160,8 +165,10 @@ class LeaseLock:
             self._lease = None
             return
         lease = _decode(answer.body)
-        if self._lease is None or lease.spec != self._lease.spec:
-            self._changed_at = self._clock()
+        if lease.spec.holder_identity in ("", self._identity):
+            self._expires_at = -math.inf
+        elif self._lease is None or lease.spec != self._lease.spec:
+            self._expires_at = self._clock() + lease.spec.lease_duration_seconds
         self._lease = lease
         self._note_holder(lease.spec.holder_identity)
 
@@ -179,9 +186,8 @@ class LeaseLock:
         """Take the lease over, or renew it if it is ours."""
         started, old = self._clock(), lease.spec
         ours = old.holder_identity == self._identity
-        spec = self._record(
-            old.acquire_time if ours else None, transitions=old.lease_transitions + (0 if ours else 1)
-        )
+        transitions = min(old.lease_transitions + (0 if ours else 1), _MAX_TRANSITIONS)
+        spec = self._record(old.acquire_time if ours else None, transitions=transitions)
         self._hold(await self._put(_Lease(metadata=lease.metadata, spec=spec)), since=started)
         return True
 
@@ -203,7 +209,7 @@ class LeaseLock:
 
     def _hold(self, lease: _Lease, *, since: float) -> None:
         self._lease = lease
-        self._changed_at = since
+        self._expires_at = -math.inf
         self._complaint = ""
         self.leading_until = since + self._config.renew_deadline_s
         self._note_holder(self._identity)

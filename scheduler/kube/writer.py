@@ -21,7 +21,8 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -227,24 +228,34 @@ class Writer:
         """Until cancelled. An exception here is a bug of ours or comes from a callback."""
         await self._pool.run()
 
-    async def drain(self, timeout_s: float) -> Drained:
+    async def drain(
+        self, timeout_s: float, *, when_settled: Callable[[], Awaitable[None]] | None = None
+    ) -> Drained:
         """Settle the binds and deletions that are under way, then write the events; start nothing new.
 
-        `run` must go on meanwhile.
+        `run` must go on meanwhile. `when_settled` is awaited in between, also if time is up by then: what
+        is left needs no leader.
         """
+        end = asyncio.get_running_loop().time() + timeout_s
         self._draining = True
         self._patches.close()
         self._volumes.cancel_all()  # the next process goes on from what is written
         self._deletions.cancel_unsent()
         unsent = self._binds.cancel_unsent()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while any(self.pending().values()):
-                    self._progress.clear()
-                    await self._progress.wait()
-        except TimeoutError:
+        await self._until_done(lambda: {**self.pending(), EVENT: 0}, end)
+        if when_settled is not None:
+            await when_settled()
+        await self._until_done(self.pending, end)
+        if any(self.pending().values()):
             log.warning("writes left undone at shutdown", pending=self.pending())
         return Drained(undecided=self._binds.requests, unsent=unsent, events=self.pending()[EVENT])
+
+    async def _until_done(self, pending: Callable[[], dict[str, int]], end: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                while any(pending().values()):
+                    self._progress.clear()
+                    await self._progress.wait()
 
     def _wake(self) -> None:
         self._pool.wake()

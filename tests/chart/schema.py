@@ -133,7 +133,7 @@ def values_schema() -> Json:
                         "relabelings": LIST,
                     }
                 ),
-                "prometheusRule": strict({"enabled": FLAG, "additionalLabels": LABELS, "runbookUrl": NAME}),
+                "prometheusRule": strict({"enabled": FLAG, "additionalLabels": LABELS, "runbookUrl": TEXT}),
                 "dashboards": strict({"enabled": FLAG, "labels": LABELS, "annotations": LABELS}),
                 "global": KUBERNETES,  # what a parent chart shares with all its parts
             }

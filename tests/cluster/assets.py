@@ -24,6 +24,7 @@ BUILD_ENVIRONMENT: Mapping[str, str] = {
     "GOWORK": "off",
 }
 ETCD_OLDEST = (3, 6)
+PROMETHEUS_OLDEST = (2, 42)
 
 Version = tuple[int, int, int]
 Report = Callable[[str], None]  # gets a line that replaces the one before
@@ -38,6 +39,7 @@ class Pin:
     module: str  # whose version in that folder's go.mod is the pinned one
     package: str
     is_test: bool = False  # a package of tests, compiled with `go test -c`
+    tags: str = ""  # build tags, with commas between them
 
     @property
     def pinned(self) -> Version:
@@ -51,15 +53,31 @@ class Pin:
 
     def accepts(self, version: Version) -> bool:
         """Whether a program found on PATH will do."""
+        if self.package == OWN:
+            return False
         if self.name == "etcd":
             return version[:2] >= ETCD_OLDEST
+        if self.folder.name == "prometheus":
+            return version[:2] >= PROMETHEUS_OLDEST
         return version[:2] == self.pinned[:2]
 
 
+OWN = "."
+"""The package of a program whose source lies in its folder: nobody else has it."""
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 """What a control plane may run."""
-TOOLS = ("helm",)
+TOOLS = ("helm", "prometheus", "promtool")
 """What tests run beside it."""
+_BESIDES_KUBERNETES: Mapping[str, tuple[str, str]] = {  # name → the module that is pinned, the package
+    "coredns": ("github.com/coredns/coredns", OWN),
+    "etcd": ("go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3"),
+    "helm": ("helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm"),
+    "kind": ("sigs.k8s.io/kind", "sigs.k8s.io/kind"),
+    "kwok": ("sigs.k8s.io/kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    "netd": ("github.com/vishvananda/netlink", OWN),
+    "pause": ("", OWN),
+    "workload": ("", OWN),
+}
 
 
 def pin(name: str) -> Pin:
@@ -67,12 +85,12 @@ def pin(name: str) -> Pin:
 
     Raises ClusterError if that minor is none of those that are pinned here.
     """
-    if name == "etcd":
-        return Pin(name, MODULES / "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3")
-    if name == "kwok":
-        return Pin(name, MODULES / "kwok", "sigs.k8s.io/kwok", "sigs.k8s.io/kwok/cmd/kwok")
-    if name == "helm":
-        return Pin(name, MODULES / "helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm")
+    if name in _BESIDES_KUBERNETES:
+        return Pin(name, MODULES / name, *_BESIDES_KUBERNETES[name])
+    if name in ("prometheus", "promtool"):
+        module = "github.com/prometheus/prometheus"
+        # Discovery in clouds would be most of what there is to compile.
+        return Pin(name, MODULES / "prometheus", module, f"{module}/cmd/{name}", tags="remove_all_sd")
     return Pin(name, _kubernetes_module(), "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}")
 
 
@@ -102,16 +120,23 @@ def _kubernetes_module() -> Path:
 def cache_folder(program: Pin) -> Path:
     """The folder of built programs of one module; it changes whenever its sources or build flags do."""
     digest = hashlib.sha256(repr(sorted(BUILD_ENVIRONMENT.items())).encode())
-    digest.update(linker_flags(program).encode())
+    digest.update((linker_flags(program) + program.tags).encode())
     for path in sorted(program.folder.iterdir()):
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "wholepod" / f"{program.folder.name}-{digest.hexdigest()[:16]}"
+    return cache_home() / f"{program.folder.name}-{digest.hexdigest()[:16]}"
+
+
+def cache_home() -> Path:
+    """The folder of everything that is built once and kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wholepod"
 
 
 def linker_flags(program: Pin) -> str:
-    """No symbol tables; Kubernetes' programs are told their version, which they don't know by themselves."""
+    """No symbol tables; programs are told their version, if they don't know it by themselves."""
     flags = "-s -w"
+    if program.module == "github.com/prometheus/prometheus":
+        _, minor, patch = program.pinned  # v0.313.5 is the module of Prometheus 3.13.5
+        flags += f" -X github.com/prometheus/common/version.Version={minor // 100}.{minor % 100}.{patch}"
     if program.module == "k8s.io/kubernetes":
         major, minor, patch = program.pinned
         known = {"gitVersion": f"v{major}.{minor}.{patch}", "gitMajor": str(major), "gitMinor": str(minor)}

@@ -34,7 +34,7 @@ def build(programs: Sequence[Pin], *, report: Report) -> None:
         of_module = [program for program in programs if program.folder == folder]
         into = cache_folder(of_module[0])
         into.mkdir(parents=True, exist_ok=True)
-        with _lock(into.parent / f"{into.name}.lock", report):
+        with lock(into.parent / f"{into.name}.lock", report):
             missing = [program for program in of_module if not (into / program.name).exists()]
             if missing:
                 _build_module(folder, missing, into, report)
@@ -48,7 +48,7 @@ def _build_module(folder: Path, programs: Sequence[Pin], into: Path, report: Rep
         # them after their packages, which are the programs' names for all that share a module.
         target = f"{scratch}/{programs[0].name}" if len(programs) == 1 else f"{scratch}/"
         tool = ["go", "test", "-c"] if programs[0].is_test else ["go", "build", "-v"]
-        command = [*tool, "-ldflags", linker_flags(programs[0]), "-o", target]
+        command = [*tool, "-tags", programs[0].tags, "-ldflags", linker_flags(programs[0]), "-o", target]
         _run([*command, *(program.package for program in programs)], folder, names, report)
         for program in programs:
             os.replace(f"{scratch}/{program.name}", into / program.name)
@@ -115,7 +115,8 @@ def _check_go(folder: Path, names: str) -> None:
 
 
 @contextmanager
-def _lock(path: Path, report: Report) -> Iterator[None]:
+def lock(path: Path, report: Report) -> Iterator[None]:
+    """Keep others that build the same out until the block ends; the kernel lets go, whatever happens."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,8 +18,9 @@ class Proxy:
     """TCP between clients and the API server, bytes untouched, on a port of its own.
 
     `cut` breaks every connection there is; new ones are taken at once. `hold_answers` keeps back what the
-    API server says, so that requests are carried out and nobody learns of it. While the API server is
-    down, new connections are closed as soon as they come, as by a load balancer.
+    API server says, so that requests are carried out and nobody learns of it. `silence` is a network that
+    carries nothing, without a word to either side, until `heal`. While the API server is down, new
+    connections are closed as soon as they come, as by a load balancer.
     """
 
     def __init__(self, plane: ControlPlane) -> None:
@@ -30,6 +31,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._answers = asyncio.Event()
         self._answers.set()
+        self._silent = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -44,11 +46,11 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def kubeconfig(self, plane: ControlPlane, name: str = "proxied") -> Path:
-        """The administrator's kubeconfig, with this proxy as the server."""
+    def kubeconfig(self, plane: ControlPlane, name: str = "proxied", *, user: str = "admin") -> Path:
+        """A user's kubeconfig, with this proxy as the server."""
         path = plane.folder / f"{name}.kubeconfig"
         port = self._server.sockets[0].getsockname()[1]
-        config = plane.kubeconfig.read_text().replace(plane.server, f"https://127.0.0.1:{port}")
+        config = plane.kubeconfig_for(user).read_text().replace(plane.server, f"https://127.0.0.1:{port}")
         path.write_text(config)
         return path
 
@@ -67,6 +69,15 @@ class Proxy:
 
     def release_answers(self) -> None:
         self._loop.call_soon_threadsafe(self._answers.set)
+
+    def silence(self) -> None:
+        """From now on what either side says is lost; connections stay open."""
+        self._loop.call_soon_threadsafe(setattr, self, "_silent", True)
+
+    def heal(self) -> None:
+        """Connections made from now on work; older ones are broken, as bytes are missing in them."""
+        self._loop.call_soon_threadsafe(setattr, self, "_silent", False)
+        self.cut()
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
@@ -89,22 +100,27 @@ class Proxy:
         self._writers |= both
         try:
             await asyncio.gather(
-                _copy(reader, server_writer), _copy(server_reader, writer, only_while=self._answers)
+                self._copy(reader, server_writer),
+                self._copy(server_reader, writer, only_while=self._answers),
             )
         finally:
             self._writers -= both
             for end in both:
                 end.transport.abort()
 
-
-async def _copy(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, only_while: asyncio.Event | None = None
-) -> None:
-    with suppress(OSError):
-        while chunk := await reader.read(65536):
-            if only_while is not None:
-                await only_while.wait()
-            writer.write(chunk)
-            await writer.drain()
-    # The other direction must not wait for more.
-    writer.close()
+    async def _copy(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        only_while: asyncio.Event | None = None,
+    ) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65536):
+                if only_while is not None:
+                    await only_while.wait()
+                if not self._silent:
+                    writer.write(chunk)
+                    await writer.drain()
+        # The other direction must not wait for more.
+        writer.close()

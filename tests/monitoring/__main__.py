@@ -1,7 +1,7 @@
 """`make monitoring`: dashboards and rules on a real Prometheus that scrapes a real Wholepod.
 
-Fails if an expression returns nothing and is not listed as one that needs trouble, if the metrics are not
-what promtool likes, or if a large cluster has too many series. Draws the dashboards for docs/.
+Fails if an expression of a panel returns nothing, if the metrics are not what promtool likes, or if a large
+cluster has too many series. Draws the dashboards for docs/.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 import click
 
 from tests.cluster import ControlPlane, node_manifest, pod_manifest
-from tests.integration.harness import Scheduler, eventually
+from tests.cluster.errors import ClusterError
+from tests.integration.controlling import with_crd
+from tests.integration.harness import Controller, Scheduler, eventually
 from tests.monitoring import pictures, scene
 from tests.monitoring.expressions import RULES, of_dashboards, of_rules
-from tests.monitoring.prometheus import Prometheus, PrometheusMissing, promtool
+from tests.monitoring.prometheus import Prometheus, promtool
 
 UNIT_TESTS = RULES.with_name("rules_test.yaml")
 LARGE_NODES, LARGE_PODS, MAX_SERIES = 1_000, 10_000, 2_000
@@ -70,17 +72,28 @@ def check_expressions(prometheus: Prometheus) -> None:
 def busy(folder: Path, docs: Path | None) -> None:
     """Some gangs and preemptions, seen through the dashboards."""
     with ControlPlane(controller_manager=False) as plane:
+        with_crd(plane)
         configuration = folder / "wholepod.yaml"
         configuration.write_text(CONFIGURATION)
         with (
             Scheduler(
                 f"--config={configuration}", kubeconfig=plane.kubeconfig, log=folder / "log"
             ) as scheduler,
-            Prometheus(folder, scheduler.url.removeprefix("http://")) as prometheus,
+            Controller(
+                f"--config={configuration}", kubeconfig=plane.kubeconfig, log=folder / "controller.log"
+            ) as controller,
+            Prometheus(
+                folder,
+                {
+                    job: process.url.removeprefix("http://")
+                    for job, process in (("wholepod", scheduler), ("wholepod-controller", controller))
+                },
+            ) as prometheus,
         ):
             start = time.time()
             scene.play(plane, scheduler)
-            check_metrics(scheduler)
+            for process in (scheduler, controller):
+                check_metrics(process)
             check_expressions(prometheus)
             if docs is not None:
                 pictures.draw(prometheus, docs, start=start, end=time.time())
@@ -133,7 +146,7 @@ def main(docs: Path | None, only: str | None) -> None:
                 busy(folder, docs)
             if only in (None, "large"):
                 large(folder)
-    except (Failed, PrometheusMissing) as error:
+    except (Failed, ClusterError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
 

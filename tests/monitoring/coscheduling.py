@@ -229,9 +229,47 @@ TROUBLE = Row(
     ],
 )
 
+
+def _of_controller(metric: str) -> str:
+    """It has a Service of its own, and so a job of its own."""
+    return f'wholepod_controller_{metric}{{job="$job-controller"}}'
+
+
+CONTROLLER = Row(
+    "Controller",
+    [
+        Panel(
+            "PodGroups by phase",
+            [Query(f"max by (phase) ({_of_controller('pod_groups')})", "{{phase}}")],
+            "Of scheduling.x-k8s.io, as the controller has written it. Empty where it does not run.",
+            kind=Kind.STACK,
+        ),
+        Panel(
+            "Controller: writes and failures",
+            [
+                Query(
+                    f"sum by (outcome) (rate({_of_controller('status_writes_total')}{RATE}))",
+                    "status {{outcome}}",
+                ),
+                Query(
+                    f"sum by (what) (rate({_of_controller('reconcile_failures_total')}{RATE}))",
+                    "failed: {{what}}",
+                ),
+            ],
+            "A conflict is tried again at once. Failures that go on are in the log.",
+            unit="ops",
+        ),
+        Panel(
+            "Controller: what waits",
+            [Query(f"max by (what) ({_of_controller('queue_length')})", "{{what}}")],
+            "What is to be looked at, now or later.",
+        ),
+    ],
+)
+
 CO_SCHEDULING = Board(
     "wholepod-co-scheduling",
     "Wholepod / Co-scheduling",
     "Gangs: how they stand, how long they take, and what each strategy costs.",
-    [OVERVIEW, GANGS, COSTS, TROUBLE],
+    [OVERVIEW, GANGS, COSTS, TROUBLE, CONTROLLER],
 )

@@ -1,36 +1,32 @@
-"""A real Prometheus: Debian's package, or any that is on PATH. Never skipped: what needs it fails without."""
+"""A real Prometheus: the one on PATH (Debian's package will do), or one that tests/cluster builds."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
 
+from tests.cluster import sources
 from tests.cluster.ports import free_port
 from tests.monitoring.expressions import RULES
 
 DEADLINE_S = 60.0
 
 
-class PrometheusMissing(Exception):
-    """There is no such program; the text says how to get it."""
-
-
-def program(name: str) -> str:
-    """Its path."""
-    found = shutil.which(name)
-    if found is None:
-        raise PrometheusMissing(f"{name} is not on PATH; on Debian: apt-get install prometheus")
-    return found
+@cache
+def program(name: str) -> Path:
+    """Its path. Raises ClusterError if it can't be had."""
+    return sources.find([name], report=lambda line: None)[name].path
 
 
 def promtool(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -39,15 +35,17 @@ def promtool(*arguments: str | Path, stdin: str | None = None) -> subprocess.Com
 
 
 class Prometheus:
-    """Scrapes one scheduler every second, as job `wholepod`, and evaluates the rules. A context manager."""
+    """Scrapes processes every second, and evaluates the rules. A context manager."""
 
-    def __init__(self, folder: Path, target: str) -> None:
-        """`target`: host:port."""
+    def __init__(self, folder: Path, jobs: Mapping[str, str]) -> None:
+        """`jobs`: name → host:port."""
         self._folder, self._port = folder, free_port()
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],
-            "scrape_configs": [{"job_name": "wholepod", "static_configs": [{"targets": [target]}]}],
+            "scrape_configs": [
+                {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in jobs.items()
+            ],
         }
         self._config = folder / "prometheus.yaml"
         self._config.write_text(yaml.safe_dump(config))

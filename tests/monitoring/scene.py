@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from tests.cluster import ControlPlane, node_manifest, pod_manifest
+from tests.integration.controlling import GROUPS, LABEL
 from tests.integration.harness import Json, Scheduler, eventually
 
 NODES = 8
@@ -56,6 +57,19 @@ def play(plane: ControlPlane, scheduler: Scheduler) -> None:
         node_manifest(f"node-{n}", cpu="16", memory="16Gi" if n % 2 else "10Gi") for n in range(NODES)
     )
     api.create(single("too-large", "1Ti"))
+    api.post(
+        f"{GROUPS}/namespaces/default/podgroups",
+        {
+            "apiVersion": "scheduling.x-k8s.io/v1alpha1",
+            "kind": "PodGroup",
+            "metadata": {"name": "grouped"},
+            "spec": {"minMember": 2},
+        },
+    )
+    for i in range(2):
+        member = single(f"grouped-{i}", "128Mi")
+        member["metadata"]["labels"] = {LABEL: "grouped"}
+        api.create(member)
     api.create_many(gang("wide", NODES // 2 + 1, "12Gi", "atomic"))  # one node too few is large enough
     for wave in range(WAVES):
         start = time.monotonic()

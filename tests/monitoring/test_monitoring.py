@@ -1,4 +1,4 @@
-"""Dashboards and rules, as far as no Prometheus is needed; `make monitoring` tries them on a real one."""
+"""Dashboards and rules, as far as no Prometheus is needed; test_on_prometheus.py tries them on a real one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.monitoring.expressions import RULES, Expression, of_dashboards, of_ru
 from tests.monitoring.panels import Board, Panel
 
 ROOT = Path(__file__).parents[2]
+CONTROLLER = ROOT / "docs" / "controller.md"
 METRICS, RUNBOOKS = ROOT / "docs" / "metrics.md", ROOT / "docs" / "runbooks.md"
 OF_OTHERS = {
     "up": set[str](),
@@ -36,9 +37,11 @@ BY_EXPRESSION = pytest.mark.parametrize("expression", EXPRESSIONS, ids=lambda ex
 
 
 def documented() -> dict[str, set[str]]:
-    """Series that can be asked for, by docs/metrics.md: name → labels."""
+    """Series that can be asked for, by the pages: name → labels."""
     found = dict(OF_OTHERS)
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", METRICS.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", METRICS.read_text() + CONTROLLER.read_text(), re.MULTILINE
+    )
     for name, kind, labels in rows:
         names = set(re.findall(r"`(\w+)`", labels))
         if kind == "histogram":
@@ -74,7 +77,7 @@ def test_panels_say_what_they_mean(panel: Panel) -> None:
     assert panel.description.endswith(".")
     assert panel.queries
     for query in panel.queries:
-        assert 'job="$job"' in query.expression
+        assert re.search(r'job="\$job(-controller)?"', query.expression)
         assert query.legend
 
 
@@ -164,8 +167,8 @@ def test_alerts_say_what_people_need(rule: dict[str, dict[str, str]]) -> None:
     assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     annotations = rule["annotations"]
-    assert annotations.keys() == {"summary", "description", "runbook_url"}
-    assert annotations["runbook_url"] == f"https://wholepod.io/docs/runbooks#{str(rule['alert']).lower()}"
+    assert annotations.keys() == {"summary", "description", "runbook"}
+    assert annotations["runbook"] == f"docs/runbooks.md#{str(rule['alert']).lower()}"
     assert annotations["summary"].endswith(".")
     assert annotations["description"].endswith(".")
 
@@ -177,7 +180,7 @@ def test_panels_that_runbooks_name_exist() -> None:
 
 
 def test_every_alert_has_a_unit_test_that_fires_and_one_that_does_not() -> None:
-    """promtool runs them, in `make monitoring`."""
+    """promtool runs them, in test_on_prometheus.py."""
     cases = [
         case
         for test in yaml.safe_load(RULES.with_name("rules_test.yaml").read_text())["tests"]

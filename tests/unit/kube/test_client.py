@@ -9,13 +9,20 @@ import certifi
 import pytest
 
 from scheduler.kube import credentials
-from scheduler.kube.client import KubeClient
+from scheduler.kube.client import KubeClient, _watchful_socket
 from scheduler.kube.credentials import load_access
 from scheduler.kube.errors import ApiError, ConfigError, ErrorKind, OutcomeUnknown, Unreachable
 from tests.unit.kube.api_server import ApiServer
 from tests.unit.kube.conftest import write_kubeconfig
 
 POD = "/api/v1/namespaces/default/pods/a"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="a socket option of Linux")
+def test_the_network_may_not_keep_what_was_sent_for_longer_than_it_is_told() -> None:
+    address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 1))
+    with _watchful_socket(address, unacknowledged_s=5.0) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
 
 
 async def test_answers_come_back_as_bytes_with_status_and_headers(api: ApiServer, client: KubeClient) -> None:

@@ -266,4 +266,103 @@ async def test_candidates_do_not_come_in_step(client: KubeClient, clock: Clock) 
     a = lock(client, clock, "a")
     delays = {a.retry_delay_s(random.Random(seed)) for seed in range(20)}
     assert len(delays) == 20
-    assert all(2.0 <= delay <= 2.4 for delay in delays)
+    assert all(1.0 <= delay <= 1.2 for delay in delays)
+
+
+async def test_a_candidate_looks_again_when_the_lease_expires(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    a, b = lock(client, clock, "a"), lock(client, clock, "b")
+    await a.acquire_or_renew()
+    await b.acquire_or_renew()
+    clock.now += 14.5
+    assert b.retry_delay_s(random.Random(1)) == 0.5
+    clock.now += 0.5
+    assert await b.acquire_or_renew()
+
+
+@pytest.mark.parametrize("skew", ["2001-01-01T00:00:00.000000Z", "2101-01-01T00:00:00.000000Z"])
+async def test_a_holder_whose_clock_is_wrong_is_respected_and_succeeded(
+    api: ApiServer, client: KubeClient, clock: Clock, skew: str
+) -> None:
+    a, b = lock(client, clock, "a"), lock(client, clock, "b")
+    for _ in range(20):
+        assert await a.acquire_or_renew()
+        spec(api)["renewTime"] = spec(api)["acquireTime"] = skew[:-2] + f"{int(clock.now) % 10}Z"
+        assert not await b.acquire_or_renew()
+        clock.now += 3
+    clock.now += 13
+    assert await b.acquire_or_renew()
+    assert spec(api)["leaseTransitions"] == 1
+
+
+async def test_who_has_seen_the_lease_does_not_take_it_when_somebody_deletes_it(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    a, b = lock(client, clock, "a"), lock(client, clock, "b")
+    await a.acquire_or_renew()
+    await b.acquire_or_renew()
+    api.leases.clear()
+    clock.now += 2
+    assert a.leading
+    assert not await b.acquire_or_renew()
+    assert await a.acquire_or_renew()
+    assert not await b.acquire_or_renew()
+    api.leases.clear()
+    clock.now += 14.9
+    assert not await b.acquire_or_renew()  # a never came back
+    clock.now += 0.2
+    assert await b.acquire_or_renew()
+
+
+async def test_a_lease_deleted_and_taken_by_another_is_lost(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    a, b = lock(client, clock, "a"), lock(client, clock, "b")
+    await a.acquire_or_renew()
+    api.leases.clear()
+    assert await b.acquire_or_renew()  # nobody can tell it that a still leads, but a soon knows
+    assert not await a.acquire_or_renew()
+    assert not a.leading
+    assert (a.holder, spec(api)["holderIdentity"]) == ("b", "b")
+
+
+async def test_the_last_transition_that_fits_is_not_the_last_leader(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    await lock(client, clock, "a").acquire_or_renew()
+    spec(api).update(holderIdentity="", leaseTransitions=2**31 - 1)
+    assert await lock(client, clock, "b").acquire_or_renew()
+    assert spec(api)["leaseTransitions"] == 2**31 - 1  # one more, and the API server refuses the Lease
+
+
+async def test_fields_of_a_newer_api_are_no_hindrance(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    a = lock(client, clock, "a")
+    await a.acquire_or_renew()
+    spec(api).update(preferredHolder="b", strategy="OldestEmulationVersion", added={"later": [1]})
+    b = lock(client, clock, "b")
+    assert not await b.acquire_or_renew()
+    assert b.holder == "a"
+    assert await a.acquire_or_renew()
+
+
+async def test_a_lease_without_a_spec_is_free(api: ApiServer, client: KubeClient, clock: Clock) -> None:
+    await lock(client, clock, "a").acquire_or_renew()
+    del api.leases[KEY]["spec"]
+    assert await lock(client, clock, "b").acquire_or_renew()
+
+
+async def test_a_right_that_was_taken_away_ends_our_lead_at_the_deadline(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    a = lock(client, clock, "a")
+    await a.acquire_or_renew()
+    api.fault("PUT", status=403, reason="Forbidden", times=100)
+    for _ in range(4):
+        clock.now += 2
+        assert not await a.acquire_or_renew()
+        assert a.leading  # nobody else can hold it yet, and the right may come back
+    clock.now += 2
+    assert not a.leading

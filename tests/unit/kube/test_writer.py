@@ -412,6 +412,28 @@ async def test_drain_spends_no_tokens_on_what_is_given_up(api: ApiServer, start:
     assert (drained.undecided, drained.events) == ([], 0)
 
 
+async def test_what_needs_no_leader_is_drained_after_the_rest(
+    api: ApiServer, start: Start, until: Until
+) -> None:
+    add(api, "a")
+    api.fault("pods/a/binding", delay_s=0.2)
+    w = start(qps=5.0, burst=1)
+    w.writer.bind(bind("a"))
+    await until(lambda: api.count("binding"))
+    for n in range(3):
+        w.writer.post_event(event(f"pod-{n}"))
+    seen: list[tuple[dict[str, Any], int]] = []
+
+    async def when_settled() -> None:
+        seen.append((dict(w.outcomes), len(api.events)))
+
+    drained = await w.writer.drain(5.0, when_settled=when_settled)
+    ((outcomes, events_before),) = seen
+    assert outcomes == {"uid-a": Bound("n1")}
+    assert events_before < len(api.events) == 3
+    assert drained.events == 0
+
+
 async def test_drain_gives_up_in_time_and_says_what_is_open(
     api: ApiServer, start: Start, until: Until
 ) -> None:
