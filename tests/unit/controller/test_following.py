@@ -1,13 +1,32 @@
-"""What of kopf's log reaches an operator."""
+"""What of kopf's log reaches an operator, and what kopf is not to ask for."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from scheduler.controller.following import _Quiet
+from scheduler.controller.following import Following, _Quiet
+from scheduler.controller.shapes import GroupObject, Key
+from scheduler.controller.workloads import Workload
+from scheduler.kube.credentials import Access
+from scheduler.kube.errors import ConfigError
+
+
+class Silent:
+    """A sink for what nobody needs."""
+
+    def group_seen(self, group: GroupObject, /) -> None: ...
+
+    def group_gone(self, key: Key, /) -> None: ...
+
+    def workload_seen(self, owner: Workload, /) -> None: ...
+
+    def workload_gone(self, kind: str, key: Key, /) -> None: ...
 
 
 class Kept(logging.Handler):
@@ -54,3 +73,22 @@ def test_the_processs_level_counts(kept: Kept) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     say(_Quiet(), "a warning")
     assert kept.records == []
+
+
+async def test_the_user_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container it is a number that /etc/passwd may not know."""
+    asked = threading.Event()
+
+    def nameless() -> str:
+        raise OSError("No username set in the environment")
+
+    async def no_access(path: Path | None) -> Access:
+        asked.set()
+        raise ConfigError("no cluster")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("scheduler.controller.following.load_access", no_access)
+    following = Following(None, Silent())
+    following.start()
+    assert await asyncio.to_thread(asked.wait, 20.0), "kopf has not come to where it logs in"
+    await following.stop()
