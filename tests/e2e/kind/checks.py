@@ -22,6 +22,7 @@ from tests.e2e.kind.manifests import (
     holding,
     job,
     pod,
+    pod_group,
     spec,
     web_and_sidecar,
 )
@@ -127,6 +128,20 @@ def a_gang(strategy: str) -> Check:
     return check
 
 
+def a_pod_group(stage: Stage) -> str:
+    """A PodGroup of scheduling.x-k8s.io: the controller, in its own pod, follows it."""
+    with stage.namespace("pod-group") as namespace:
+        stage.apply(*pod_group(namespace, "g", GANG_SIZE, spec(container("main", "hold", "1"))))
+        stage.placed_by(stage.running(namespace, GANG_SIZE, "the group"))
+        path = f"/apis/scheduling.x-k8s.io/v1alpha1/namespaces/{namespace}/podgroups/g"
+
+        def phase() -> str:
+            return str(stage.api.get(path).get("status", {}).get("phase", ""))
+
+        stage.until(lambda: phase() == "Running", "the PodGroup's phase is Running", namespace)
+        return f"{GANG_SIZE} members run, and the controller says so in its status"
+
+
 def too_large(stage: Stage) -> str:
     """A pod that no node could hold waits, and says why, word for word as kube-scheduler does."""
     with stage.namespace("too-large") as namespace:
@@ -207,6 +222,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("Jobs", jobs),
     ("A DaemonSet of the default scheduler", a_daemon_set),
     *((f"A gang, {strategy}", a_gang(strategy)) for strategy in STRATEGIES),
+    ("A PodGroup and the controller", a_pod_group),
     ("A pod that is too large", too_large),
     ("A lost worker", a_lost_worker),
 )

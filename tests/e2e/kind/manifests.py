@@ -38,7 +38,12 @@ def spec(*containers: Json, scheduler: str | None = "wholepod", **more: Any) -> 
 
 
 def pod(
-    namespace: str, name: str, of: Json, *, annotations: Mapping[str, str] | None = None, **labels: str
+    namespace: str,
+    name: str,
+    of: Json,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Json:
     return {
         "apiVersion": "v1",
@@ -46,7 +51,7 @@ def pod(
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": labels,
+            "labels": dict(labels or {}),
             "annotations": dict(annotations or {}),
         },
         "spec": of,
@@ -61,6 +66,18 @@ def gang(namespace: str, name: str, size: int, strategy: str, of: Json) -> Seque
         "wholepod.io/strategy": strategy,
     }
     return [pod(namespace, f"{name}-{number}", of, annotations=said) for number in range(size)]
+
+
+def pod_group(namespace: str, name: str, size: int, of: Json) -> Sequence[Json]:
+    """A PodGroup of scheduling.x-k8s.io and its members."""
+    group = {
+        "apiVersion": "scheduling.x-k8s.io/v1alpha1",
+        "kind": "PodGroup",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"minMember": size},
+    }
+    labels = {"scheduling.x-k8s.io/pod-group": name}
+    return [group, *(pod(namespace, f"{name}-{number}", of, labels=labels) for number in range(size))]
 
 
 def deployment(namespace: str, name: str, replicas: int, of: Json) -> Json:
