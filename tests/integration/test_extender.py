@@ -11,8 +11,6 @@ from tests.integration.extending import Extender, Recorder, asking, start_kube_s
 from tests.integration.harness import Json
 from tests.integration.observer import Observer, node_of
 
-GIB = 2**30
-
 
 @pytest.fixture
 def own_plane() -> Iterator[ControlPlane]:
