@@ -162,7 +162,7 @@ def main(sizes: str, asked: int, nodes: int, pods: int, pairs: int, report: bool
     if report:
         latency, pairs_table = "\n".join(lines), "\n".join(rows)
         how = (
-            f"By `make bench-extender`: {asked} pods asked about one by one, a tenth of them with node objects, "
+            f"By `make bench-extender`: {asked} pods asked about one by one, a tenth with node objects, "
             "each bound to the best node before the next one. Bound at 5,000 nodes with names, for an idle "
             f"machine: {BOUND_MS:g} ms."
         )
