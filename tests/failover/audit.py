@@ -113,7 +113,8 @@ class Audit:
         received, answered = _time(event["requestReceivedTimestamp"]), _time(event["stageTimestamp"])
         resource = what["resource"]
         if event["verb"] == "list" or "sendInitialEvents=true" in event["requestURI"]:
-            self.lists.append((received, user, resource))
+            what_of = f"{resource} of a namespace" if "namespace" in what else resource
+            self.lists.append((received, user, what_of))
         elif event["verb"] == "watch":
             pass  # it goes on where an earlier one ended
         elif event["verb"] == "delete":
