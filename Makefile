@@ -48,6 +48,14 @@ test-minors: environment ## Run the integration tests against the API servers of
 		$(RUN) python -m tests.cluster programs && $(RUN) pytest $(SIDE_BY_SIDE) tests/integration $(ARGS) || exit 1; \
 	done
 
+.PHONY: kind-up
+kind-up: environment ## Create a real kind cluster of four nodes; says first what that changes on this machine
+	@$(RUN) python -m tests.cluster.kind up
+
+.PHONY: kind-down
+kind-down: environment ## Delete the kind cluster, and undo what kind-up has changed
+	@$(RUN) python -m tests.cluster.kind down
+
 .PHONY: image
 image: environment ## Build the container image, on a base from packages where none can be pulled
 	@$(RUN) python -m tests.image $(ARGS)
@@ -127,6 +135,10 @@ bench-packing: environment ## Compare packing with simple policies, and what gan
 .PHONY: chart
 chart: dashboards ## Write what is generated of the Helm chart: the schema of its values, copies of deploy/
 	@$(RUN) python -m tests.chart.schema
+
+.PHONY: deploy
+deploy: chart ## Write the plain manifests in deploy/ from the chart
+	@$(RUN) python -m tests.deploy.generate
 
 .PHONY: dashboards
 dashboards: environment ## Write Grafana's dashboards from their code

@@ -22,14 +22,17 @@ from scheduler.config import (
     ProfileConfig,
     checked,
     load,
+    parse_duration_s,
     read_text,
     split_address,
 )
 from scheduler.controller.settings import ControllerSettings
+from scheduler.extender.settings import DEFAULT_ADDRESS, ExtenderSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 CONTROLLER_ADDRESS = "127.0.0.1:10260"
+EXTENDER_ADDRESS = "127.0.0.1:10261"
 DEFAULT_URL = "http://127.0.0.1:10259"
 EXIT_CONFIGURATION = 2
 EXIT_CLUSTER = 3
@@ -139,8 +142,8 @@ def _with(part: S, values: dict[str, object] | None) -> S:
     return msgspec.structs.replace(part, **{k: v for k, v in (values or {}).items() if v is not None})
 
 
-def _run(configuration: Configuration, controller: ControllerSettings | None = None) -> None:
-    """The scheduler, or with settings for it the controller."""
+def _run(configuration: Configuration, settings: ControllerSettings | ExtenderSettings | None = None) -> None:
+    """The scheduler, or with settings for it the controller or the extender."""
     # Little of what we allocate is cyclic, and of what is imported now nothing is garbage.
     gc.set_threshold(50_000, 20, 100)
     # Imported here, so that --help does not wait for the Kubernetes client.
@@ -153,14 +156,18 @@ def _run(configuration: Configuration, controller: ControllerSettings | None = N
     logs.configure(configuration.logging.level, configuration.logging.format)
 
     async def serve() -> None:
-        if controller is None:
+        if settings is None:
             from scheduler.app import App
 
             await App(configuration).run()
+        elif isinstance(settings, ExtenderSettings):
+            from scheduler.extender.app import Extender
+
+            await Extender(configuration, settings).run()
         else:
             from scheduler.controller.app import Controller
 
-            await Controller(configuration, controller).run()
+            await Controller(configuration, settings).run()
 
     try:
         uvloop.run(serve())
@@ -220,7 +227,7 @@ def controller(
     - with --webhook-address, refuses what could never be scheduled, and says how to put it right;
     - warns of containers of one pod that declare the same port.
 
-    Several may run at once. The webhook is asked when deploy/webhook.yaml is applied.
+    Several may run at once. The webhook is asked when deploy/overlays/webhook is applied.
     """
     try:
         configuration = load(config_file) if config_file is not None else Configuration()
@@ -239,6 +246,91 @@ def controller(
             webhook_address=webhook_address or "",
             webhook_cert_file=webhook_cert_file or "",
             webhook_key_file=webhook_key_file or "",
+        )
+    except ConfigurationError as error:
+        _fail(error, EXIT_CONFIGURATION)
+    _run(configuration, settings)
+
+
+@main.command()
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="The scheduler's configuration file: profiles by the pods' schedulerName, the first one for all "
+    "others. Flags override it. [default: memory fit for all pods]",
+)
+@_KUBECONFIG
+@click.option(
+    "--address", help=f"HOST:PORT that kube-scheduler asks (urlPrefix). [default: {DEFAULT_ADDRESS}]"
+)
+@click.option("--tls-cert-file", help="Serve over TLS with this certificate (PEM); taken up when it changes.")
+@click.option("--tls-key-file", help="The certificate's key (PEM).")
+@click.option("--tls-client-ca-file", help="Serve only who presents a certificate signed by these (PEM).")
+@click.option(
+    "--http-timeout", help="As in kube-scheduler's configuration: answers come before it. [default: 5s]"
+)
+@click.option(
+    "--unknown-nodes",
+    type=click.Choice(["refuse", "pass"]),
+    help="Nodes that kube-scheduler knows and the extender does not (yet). [default: refuse]",
+)
+@click.option("--max-request-mib", type=int, help="Refuse larger requests. [default: 64]")
+@click.option("--kube-api-qps", type=float, help="Binds a second to the API server. [default: 50]")
+@click.option("--kube-api-burst", type=int, help="Binds at once above that. [default: 100]")
+@click.option(
+    "--bind-address",
+    default=EXTENDER_ADDRESS,
+    show_default=True,
+    help="HOST:PORT for metrics and health.",
+)
+@_LOG_LEVEL
+@_LOG_FORMAT
+def extender(
+    config_file: Path | None,
+    kubeconfig: str | None,
+    address: str | None,
+    tls_cert_file: str | None,
+    tls_key_file: str | None,
+    tls_client_ca_file: str | None,
+    http_timeout: str | None,
+    unknown_nodes: str | None,
+    max_request_mib: int | None,
+    kube_api_qps: float | None,
+    kube_api_burst: int | None,
+    bind_address: str,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Answer a kube-scheduler that asks for memory fit, until SIGTERM or SIGINT.
+
+    It serves the verbs filter, prioritize, preempt and bind of kube-scheduler's `extenders`. Ready-made
+    configurations for kube-scheduler are in deploy/extender/.
+    """
+    try:
+        if config_file is not None:
+            configuration = load(config_file)
+        else:
+            everybody = ProfileConfig(scheduler_name="default-scheduler", preset="memory-fit")
+            configuration = Configuration(profiles=(everybody,))
+        configuration = checked(
+            overridden(
+                configuration,
+                connection={"kubeconfig": kubeconfig, "qps": kube_api_qps, "burst": kube_api_burst},
+                logging={"level": log_level, "format": log_format},
+                bind_address=bind_address,
+            ),
+            source=str(config_file or "flags"),
+        )
+        split_address(configuration.bind_address)
+        settings = ExtenderSettings.of(
+            address=address,
+            cert_file=tls_cert_file,
+            key_file=tls_key_file,
+            client_ca_file=tls_client_ca_file,
+            http_timeout_s=None if http_timeout is None else parse_duration_s(http_timeout),
+            unknown_nodes=unknown_nodes,
+            max_request_bytes=None if max_request_mib is None else max_request_mib * 2**20,
         )
     except ConfigurationError as error:
         _fail(error, EXIT_CONFIGURATION)

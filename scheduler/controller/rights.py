@@ -1,8 +1,8 @@
-"""What the controller may do: as little as its work takes (deploy/rbac-controller.yaml grants just this)."""
+"""What the controller may do, as little as its work takes: deploy/base/rbac-controller.yaml grants this."""
 
 from scheduler.kube.permissions import Permission
 
-MANIFEST = "deploy/rbac-controller.yaml"
+MANIFEST = "deploy/base/rbac-controller.yaml"
 CRD_MANIFEST = "deploy/rbac-controller-crds.yaml"
 
 _WORKLOADS = (("jobs", "batch"), ("statefulsets", "apps"), ("jobsets", "jobset.x-k8s.io"))

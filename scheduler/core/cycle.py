@@ -26,7 +26,7 @@ from scheduler.core.nodes import MEMORY, NodeTable, Rows
 from scheduler.core.nominations import Nominations
 from scheduler.core.overlay import Overlay, Overlays
 from scheduler.core.placed_pods import PlacedPods
-from scheduler.core.placement import NO_CHOICES, Choices, Placement, Within
+from scheduler.core.placement import NO_CHOICES, Choices, Offer, Placement, Within
 from scheduler.core.plugin import FilterPlugin, Mask, Plugin, PreFilterResult, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.preferences import Preferences, StaticScore
@@ -129,7 +129,8 @@ class Cycle:
             rows = _rows_where(totals != INFEASIBLE)
             if candidates is not None:
                 rows = candidates[rows]
-            ties = self._best_of_mixed(answers, preferences, remote, rows)
+            totals = self._normalized_totals(answers, preferences, remote, rows)
+            ties = self._best_of_mixed(answers, totals, rows)
         else:
             ties = np.flatnonzero(totals == best)
             if candidates is not None:
@@ -238,6 +239,27 @@ class Cycle:
         remote = self.remote.answers(pod, answers.remote)
         return self._rejections(answers, remote, self._overlay(pod, answers, remote))
 
+    def offer(self, pod: PodInfo, key: Key) -> Offer:
+        """What `place` would choose from, for who chooses elsewhere; arrays are not to be written to."""
+        answers = self._answers(pod, key)
+        prefiltered = self._prefiltered(pod, answers)
+        remote = self.remote.answers(pod, answers.remote)
+        statuses = self._rejections(answers, remote, self._overlay(pod, answers, remote))
+        only = self._considered(prefiltered.result, self._own_row(pod))
+        return Offer(statuses, prefiltered.result.rejection, only, prefiltered.rejected_by)
+
+    def rate(self, pod: PodInfo, key: Key, rows: NDArray[np.intp]) -> tuple[Scores, Mask]:
+        """(int64[rows], bool[rows]): what each of these nodes, all of which pass (at least one), is worth to
+        the pod beside the others, more being better; and which of them are the best."""
+        answers = self._answers(pod, key)
+        remote = self.remote.answers(pod, answers.remote)
+        preferences = self._preferences.of(pod, key)
+        if not (preferences or remote.scores) and (answers.alone or answers.sums):
+            totals = answers.total[rows]
+            return totals, np.asarray(totals == totals.max(), np.bool_)
+        totals = self._normalized_totals(answers, preferences, remote, rows)
+        return totals, np.isin(rows, self._best_of_mixed(answers, totals, rows))
+
     def plan(self, pod: PodInfo, node: str) -> VolumePlan | None:
         """What has to be written before the pod can be bound to the node, on which it fits."""
         return self.remote.plan(pod, self._nodes.row_of[node])
@@ -301,16 +323,9 @@ class Cycle:
         answers.refresh(pod, nodes)
         return answers
 
-    def _best_of_mixed(
-        self,
-        answers: Answers,
-        preferences: Sequence[StaticScore],
-        remote: RemoteAnswers,
-        rows: Rows,
-    ) -> NDArray[np.intp]:
+    def _best_of_mixed(self, answers: Answers, totals: Scores, rows: Rows) -> NDArray[np.intp]:
         """Those of the rows that fit with the highest weighted sum of normalised scores. Among them a
         plugin of full resolution decides."""
-        totals = self._normalized_totals(answers, preferences, remote, rows)
         ties = np.flatnonzero(totals == totals.max())
         if not isinstance(rows, slice):
             ties = rows[ties]

@@ -264,6 +264,12 @@ class Engine:
         self._waking.note(placement.node, Wake.ASSIGNED_POD_ADDED)
         return self._decision(queued, Verdict.PLACED, placement, plan)
 
+    def assume(self, info: PodInfo, node: str) -> None:
+        """Of a pod without a node, as somebody else has decided. How its bind ends is told as of our own."""
+        self._promises.withdraw(info.uid)
+        self.state.assume(info, node)
+        self._waking.note(node, Wake.ASSIGNED_POD_ADDED)
+
     def bind_failed(self, uid: str) -> None:
         """The bind was definitely refused: the room is free again, the pod is tried after a backoff."""
         self._forget(uid)

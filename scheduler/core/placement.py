@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.plugin import Mask
+from scheduler.core.questions import Statuses
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,18 @@ class Within(NamedTuple):
     """bool[n]."""
     others: str
     """What a message says of the nodes that are not, after their number."""
+
+
+class Offer(NamedTuple):
+    """What filters say of all nodes."""
+
+    statuses: Statuses
+    rejection: str | None
+    """Why the pod fits no node whatever."""
+    only: NDArray[np.intp] | None
+    """Rows of the only nodes that are in question, None for all."""
+    narrowed_by: frozenset[str]
+    """Plugins that say so."""
 
 
 class Choices(NamedTuple):

@@ -144,7 +144,7 @@ async def require(client: KubeClient, permissions: Iterable[Permission], manifes
         raise MissingPermissions(_text(missing, manifest))
 
 
-def _text(missing: Iterable[str], manifest: str = "deploy/rbac.yaml") -> str:
+def _text(missing: Iterable[str], manifest: str = "deploy/base/rbac.yaml") -> str:
     return (
         f"the account that Wholepod runs as may not: {', '.join(missing)}; grant it with a ClusterRole "
         f"and binding as in {manifest} (`kubectl auth can-i --list --as=ACCOUNT` shows what it "

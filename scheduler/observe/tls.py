@@ -19,10 +19,14 @@ LOOK_EVERY_S = 30.0
 
 
 class Certificate:
-    """A chain and its key, in PEM. Raises OSError or ssl.SSLError when they can't be used."""
+    """A chain and its key, in PEM. Raises OSError or ssl.SSLError when they can't be used.
 
-    def __init__(self, cert_file: Path, key_file: Path) -> None:
-        self._cert_file, self._key_file = cert_file, key_file
+    With a `client_ca_file` only those are served that present a certificate which it has signed. What is
+    added to that file counts without a restart; what is taken out of it counts after one.
+    """
+
+    def __init__(self, cert_file: Path, key_file: Path, *, client_ca_file: Path | None = None) -> None:
+        self._cert_file, self._key_file, self._client_ca_file = cert_file, key_file, client_ca_file
         self._loaded = self._read()
         self.context = self._checked()
 
@@ -36,17 +40,24 @@ class Certificate:
         if found == self._loaded:
             return False
         self._checked()  # first elsewhere: a chain without its key would leave the context of no use
-        self.context.load_cert_chain(self._cert_file, self._key_file)
+        self._load(self.context)
         self._loaded = found
         return True
 
-    def _read(self) -> tuple[bytes, bytes]:
-        return self._cert_file.read_bytes(), self._key_file.read_bytes()
+    def _read(self) -> list[bytes]:
+        files = (self._cert_file, self._key_file, self._client_ca_file)
+        return [file.read_bytes() for file in files if file is not None]
 
     def _checked(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._cert_file, self._key_file)
+        self._load(context)
         return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        context.load_cert_chain(self._cert_file, self._key_file)
+        if self._client_ca_file is not None:
+            context.load_verify_locations(self._client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
 
 
 async def keep_fresh(

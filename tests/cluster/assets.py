@@ -53,6 +53,8 @@ class Pin:
 
     def accepts(self, version: Version) -> bool:
         """Whether a program found on PATH will do."""
+        if self.package == OWN:
+            return False
         if self.name == "etcd":
             return version[:2] >= ETCD_OLDEST
         if self.folder.name == "prometheus":
@@ -60,10 +62,22 @@ class Pin:
         return version[:2] == self.pinned[:2]
 
 
+OWN = "."
+"""The package of a program whose source lies in its folder: nobody else has it."""
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 """What a control plane may run."""
 TOOLS = ("helm", "prometheus", "promtool")
 """What tests run beside it."""
+_BESIDES_KUBERNETES: Mapping[str, tuple[str, str]] = {  # name → the module that is pinned, the package
+    "coredns": ("github.com/coredns/coredns", OWN),
+    "etcd": ("go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3"),
+    "helm": ("helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm"),
+    "kind": ("sigs.k8s.io/kind", "sigs.k8s.io/kind"),
+    "kwok": ("sigs.k8s.io/kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    "netd": ("github.com/vishvananda/netlink", OWN),
+    "pause": ("", OWN),
+    "workload": ("", OWN),
+}
 
 
 def pin(name: str) -> Pin:
@@ -71,12 +85,8 @@ def pin(name: str) -> Pin:
 
     Raises ClusterError if that minor is none of those that are pinned here.
     """
-    if name == "etcd":
-        return Pin(name, MODULES / "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3")
-    if name == "kwok":
-        return Pin(name, MODULES / "kwok", "sigs.k8s.io/kwok", "sigs.k8s.io/kwok/cmd/kwok")
-    if name == "helm":
-        return Pin(name, MODULES / "helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm")
+    if name in _BESIDES_KUBERNETES:
+        return Pin(name, MODULES / name, *_BESIDES_KUBERNETES[name])
     if name in ("prometheus", "promtool"):
         module = "github.com/prometheus/prometheus"
         # Discovery in clouds would be most of what there is to compile.

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,9 +156,7 @@ class ControlPlane:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, user: str = "admin") -> str:
         """Run kubectl and return its output; raises ClusterError with kubectl's own words if it fails."""
-        # The development environment brings kubectl; PATH comes second.
-        beside = Path(sys.executable).with_name("kubectl")
-        program = str(beside) if beside.exists() else "kubectl"
+        program = str(sources.kubectl())
         result = subprocess.run(
             [program, f"--kubeconfig={self.kubeconfig_for(user)}", *arguments],
             input=stdin,

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +57,15 @@ def find_pinned(programs: Sequence[Pin], *, report: Report) -> dict[str, Asset]:
             for program in missing
         }
     return found
+
+
+def kubectl() -> Path:
+    """kubectl: the development environment brings one; PATH comes second."""
+    beside = Path(sys.executable).with_name("kubectl")
+    on_path = shutil.which("kubectl")
+    if not beside.exists() and on_path is None:
+        raise ClusterError("there is no kubectl: run `uv sync`, which brings one, or put one on PATH")
+    return beside if beside.exists() or on_path is None else Path(on_path)
 
 
 def _existing(program: Pin) -> Asset | None:

@@ -27,7 +27,7 @@ from tests.cluster.assets import Report
 
 HERE = Path(__file__).parent
 CONFIGURATION = HERE / "wholepod.yaml"
-RBAC = HERE.parents[1] / "deploy" / "rbac.yaml"
+RBAC = HERE.parents[1] / "deploy" / "base" / "rbac.yaml"
 NODES = {"node-a": "1280Mi", "node-b": "2Gi"}
 """Node name → allocatable memory."""
 

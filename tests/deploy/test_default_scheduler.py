@@ -17,8 +17,9 @@ import trustme
 import yaml
 
 from scheduler import __version__
-from tests.chart.test_chart import DEPLOY, MINORS
+from tests.chart.test_chart import MINORS
 from tests.cluster import ControlPlane, pod_manifest
+from tests.deploy.generate import DEPLOY
 from tests.deploy.kubectl import Json, kubectl
 from tests.integration.harness import Scheduler, eventually
 from tests.integration.observer import Observer

@@ -28,7 +28,7 @@ DEPLOY = REPOSITORY / "deploy"
 
 def account(plane: ControlPlane) -> Path:
     """The kubeconfig of the controller's own account, with the rights that the manifests grant."""
-    plane.kubectl("apply", "-f", str(DEPLOY / "rbac-controller.yaml"))
+    plane.kubectl("apply", "-f", str(DEPLOY / "base" / "rbac-controller.yaml"))
     return plane.kubeconfig_for_account("wholepod-controller")
 
 

@@ -215,7 +215,7 @@ def test_an_account_without_rights(shared_plane: ControlPlane) -> None:
     assert code == 3
     missing = re.fullmatch(
         "wholepod: the account that Wholepod runs as may not: (.*); grant it with a ClusterRole and binding "
-        r"as in deploy/rbac.yaml \(`kubectl auth can-i --list --as=ACCOUNT` shows what it may do\)",
+        r"as in deploy/base/rbac.yaml \(`kubectl auth can-i --list --as=ACCOUNT` shows what it may do\)",
         message,
     )
     assert missing is not None, message

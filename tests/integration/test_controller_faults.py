@@ -128,7 +128,7 @@ def test_missing_rights_are_named(plane: ControlPlane, log: Path) -> None:
     assert controller.wait() == 3
     text = log.read_text()
     assert "patch podgroups/status.scheduling.x-k8s.io" in text
-    assert "deploy/rbac-controller.yaml" in text
+    assert "deploy/base/rbac-controller.yaml" in text
 
 
 def test_it_ends_in_good_order(kubeconfig: Path, log: Path) -> None:

@@ -41,7 +41,7 @@ HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 @pytest.fixture(scope="module")
 def controller(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    """With the webhook of deploy/webhook.yaml, but for where it is."""
+    """With the webhook of deploy/overlays/webhook/webhook.yaml, but for where it is."""
     folder = tmp_path_factory.mktemp("webhook")
     authority = trustme.CA()
     pair = authority.issue_cert("127.0.0.1")
@@ -208,8 +208,7 @@ def _group(annotations: dict[str, str]) -> Json:
 
 
 def _configuration(url: str, bundle: str) -> Json:
-    manifests = yaml.safe_load_all((DEPLOY / "webhook.yaml").read_text())
-    configuration: Json = next(each for each in manifests if each["kind"] != "Service")
+    configuration: Json = yaml.safe_load((DEPLOY / "overlays" / "webhook" / "webhook.yaml").read_text())
     for hook in configuration["webhooks"]:
         hook["clientConfig"] = {"url": url, "caBundle": bundle}
         # A machine under load must not look like a controller that is down.

@@ -1,7 +1,7 @@
 """Two Wholepods and one lease: one schedules, and the other takes over when it leaves, dies or falls silent.
 
-Both run as the ServiceAccount of `deploy/rbac.yaml`, so these tests also show that its rights are enough.
-The lease is short here; everything else is as in a cluster.
+Both run as the ServiceAccount of `deploy/base/rbac.yaml`, so these tests also show that its rights are
+enough. The lease is short here; everything else is as in a cluster.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/wholepod"
 
 @pytest.fixture(scope="module")
 def kubeconfig(shared_plane: ControlPlane) -> Path:
-    shared_plane.kubectl("apply", f"--filename={REPOSITORY / 'deploy' / 'rbac.yaml'}")
+    shared_plane.kubectl("apply", f"--filename={REPOSITORY / 'deploy' / 'base' / 'rbac.yaml'}")
     token = shared_plane.kubectl("create", "token", "wholepod", "--namespace=kube-system").strip()
     return shared_plane.kubeconfig_with_token("wholepod", token)
 

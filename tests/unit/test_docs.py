@@ -29,7 +29,7 @@ from tests.builders import Clock, make_engine, make_node, make_pod
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 DIFFERENCES = ROOT / "tests" / "parity" / "test_differences.py"
 DURATIONS = config.DURATION_FIELDS
 

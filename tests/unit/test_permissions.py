@@ -133,8 +133,8 @@ async def test_what_is_missing_is_named_with_the_fix(allows: Rule, missing: str,
 
 def told(missing: str) -> str:
     return (
-        f"the account that Wholepod runs as may not: {missing}; grant it with a ClusterRole "
-        "and binding as in deploy/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
+        f"the account that Wholepod runs as may not: {missing}; grant it with a ClusterRole and binding "
+        "as in deploy/base/rbac.yaml (`kubectl auth can-i --list --as=ACCOUNT` shows what it may do)"
     )
 
 

@@ -1,4 +1,4 @@
-"""deploy/rbac.yaml grants what the scheduler asks for at start: nothing less, and nothing more."""
+"""deploy/base/rbac.yaml grants what the scheduler asks for at start: nothing less, and nothing more."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from scheduler.kube.permissions import (
 )
 from scheduler.plugins.profiles import build_profile
 
-MANIFESTS = Path(__file__).parents[2] / "deploy" / "rbac.yaml"
+MANIFESTS = Path(__file__).parents[2] / "deploy" / "base" / "rbac.yaml"
 LEASE = LeaderElection()
 
 
@@ -75,4 +75,5 @@ def test_both_roles_are_bound_to_the_one_account() -> None:
         assert binding["metadata"].get("namespace") == role["metadata"].get("namespace")
         [subject] = binding["subjects"]
         assert subject["kind"] == "ServiceAccount"
-        assert {key: subject[key] for key in ("name", "namespace")} == account["metadata"]
+        for key in ("name", "namespace"):
+            assert subject[key] == account["metadata"][key]

@@ -83,7 +83,7 @@ def _create_nodes(plane: ControlPlane) -> None:
 
 def _start_wholepod(plane: ControlPlane, log: Path) -> Program:
     """As deploy/ would: with the rights of its own role, serving pods that name no scheduler."""
-    plane.kubectl("apply", f"--filename={ROOT / 'deploy' / 'rbac.yaml'}")
+    plane.kubectl("apply", f"--filename={ROOT / 'deploy' / 'base' / 'rbac.yaml'}")
     address = f"127.0.0.1:{free_port()}"
     program = plane.start_beside(
         WHOLEPOD,

@@ -1,0 +1,140 @@
+"""Binds that kube-scheduler asks for: checked once more, assumed, sent, and brought to a definite end.
+
+kube-scheduler waits for the answer only so long (`httpTimeout`), and an answer that it does not wait for
+counts as a failure: it forgets the pod and tries again. But a bind cannot be undone, so what has been sent
+is followed to its end whatever was answered. Until then the pod keeps its room, and is told apart: asked
+about it again, we say that its bind has no outcome yet, and asked for the same bind again, wait for the
+same outcome. So a lost answer never binds a pod twice, and never frees room that is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from scheduler.api import Pod, pod_name
+from scheduler.core.engine import Engine
+from scheduler.core.pod_info import PodInfo
+from scheduler.extender.verbs import Asked, Refused, Verbs
+from scheduler.extender.wire import BindingArgs
+from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone
+from scheduler.kube.binding import Refused as BindRefused
+from scheduler.kube.errors import KubeError
+from scheduler.kube.payloads import BindRequest
+from scheduler.kube.writer import Writer
+from scheduler.quantity import QuantityError
+
+ReadPod = Callable[[str, str], Awaitable[Pod | None]]
+"""From namespace and name; None when there is none."""
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    node: str
+    outcome: asyncio.Future[BindOutcome] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Binds:
+    """`on_outcome(kind)` counts what became of binds."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        read_pod: ReadPod,
+        on_outcome: Callable[[str], None] = lambda kind: None,
+    ) -> None:
+        self._engine, self._read_pod, self._on_outcome = engine, read_pod, on_outcome
+        self._under_way: dict[str, _UnderWay] = {}
+
+    def connect(self, writer: Writer, verbs: Verbs) -> None:
+        """Before `bind`."""
+        self._writer, self._verbs = writer, verbs
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def held(self, uid: str) -> str | None:
+        """For `Verbs`: why nothing can be said of a pod for now."""
+        under_way = self._under_way.get(uid)
+        if under_way is None:
+            return None
+        return f"a bind of the pod to node {under_way.node} has been sent and has no outcome yet"
+
+    async def bind(self, args: BindingArgs, timeout_s: float) -> None:
+        """Returns when the pod is bound. Raises Refused when it is not, or nobody knows within the time."""
+        under_way = self._under_way.get(args.uid) or await self._begin(args)
+        if under_way is None:
+            return
+        if under_way.node != args.node:
+            raise Refused(self.held(args.uid) or "")
+        try:
+            outcome = await asyncio.wait_for(asyncio.shield(under_way.outcome), timeout_s)
+        except TimeoutError:
+            raise Refused(
+                f"the API server has not said within {timeout_s:g} s whether it was bound"
+            ) from None
+        match outcome:
+            case BoundElsewhere(node):
+                raise Refused(f"the pod is on node {node} already")
+            case Gone():
+                raise Refused("the pod does not exist any more")
+            case BindRefused(message):
+                raise Refused(message)
+
+    def on_bound(self, uid: str, outcome: BindOutcome) -> None:
+        """For `Writer`."""
+        self._on_outcome(type(outcome).__name__)
+        match outcome:
+            case Bound():
+                self._engine.bind_confirmed(uid)
+            case BindRefused():
+                self._engine.bind_failed(uid)
+            case _:
+                self._engine.bind_void(uid)
+        self._under_way.pop(uid).outcome.set_result(outcome)
+
+    # ---- internals
+
+    async def _begin(self, args: BindingArgs) -> _UnderWay | None:
+        """None when the pod is there already: the answer to an earlier request was lost."""
+        if self._is_there(args):
+            return None
+        asked = self._verbs.known(args.uid) or await self._look_up(args)
+        again = self._under_way.get(args.uid)  # while it was looked up
+        if again is not None or self._is_there(args):
+            return again
+        why = self._verbs.refusal(asked, args.node)
+        if why is not None:
+            self._on_outcome("Unfit")
+            raise Refused(why)
+        under_way = self._under_way[args.uid] = _UnderWay(args.node)
+        self._engine.assume(asked.info, args.node)
+        self._writer.bind(BindRequest(args.namespace, args.name, args.uid, args.node))
+        return under_way
+
+    def _is_there(self, args: BindingArgs) -> bool:
+        placed = self._engine.state.pods.get(args.uid)
+        if placed is None:
+            return False
+        if placed.node != args.node:
+            raise Refused(f"the pod is on node {placed.node} already")
+        return True
+
+    async def _look_up(self, args: BindingArgs) -> Asked:
+        """A pod that we were not asked about: another extender's replica was, or this one has restarted."""
+        try:
+            pod = await self._read_pod(args.namespace, args.name)
+        except KubeError as error:
+            raise Refused(f"the pod can't be read: {error}") from error
+        if pod is None or pod.metadata.uid != args.uid:
+            raise Refused("the pod does not exist any more")
+        if pod.spec.node_name and pod.spec.node_name != args.node:
+            raise Refused(f"the pod is on node {pod.spec.node_name} already")
+        try:
+            return self._verbs.of(PodInfo(pod))
+        except QuantityError as error:
+            raise Refused(f"pod {pod_name(pod)}: {error}") from error

@@ -1,0 +1,196 @@
+"""The cluster: plan, create, load images into it, delete, and put the host back.
+
+What `down` needs to know is one file, written before anything is changed.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import msgspec
+
+from tests.cluster import sources
+from tests.cluster.assets import MINOR_VARIABLE, Report, asked_minor
+from tests.cluster.errors import ClusterError
+from tests.cluster.kind import config, engine, host, node_image, ways
+from tests.cluster.kind.engine import Daemon, Engine
+from tests.cluster.kind.shell import run
+from tests.cluster.kind.ways import Facts, Way
+
+KIND_NODE_IMAGE = (
+    "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
+)
+READY_TIMEOUT_S = 240
+
+Command = list[str | Path]
+Step = Callable[[str], AbstractContextManager[Report]]
+
+
+def folder() -> Path:
+    """Where the record and the kubeconfig are."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return state / "wholepod" / "kind"
+
+
+def kubeconfig() -> Path:
+    """The administrator's."""
+    return folder() / "kubeconfig"
+
+
+def record() -> host.Record | None:
+    """What an earlier `up` has done, or None."""
+    with contextlib.suppress(FileNotFoundError):
+        return msgspec.json.decode((folder() / "record.json").read_bytes(), type=host.Record)
+    return None
+
+
+def prepare(found: Engine | None) -> tuple[Way, host.Plan]:
+    """Decide how to go about it. Tries to pull kind's image, and changes nothing else.
+
+    Raises ClusterError if there is no way.
+    """
+    if asked_minor() is not None:
+        raise ClusterError(f"the kind cluster runs one version of Kubernetes only: unset {MINOR_VARIABLE}")
+    facts = Facts(
+        engine=found is not None,
+        node_image=found is not None and (found.has_image(KIND_NODE_IMAGE) or found.pull(KIND_NODE_IMAGE)),
+        cgroup_version=engine.host_cgroup_version() if found is None else found.cgroup_version,
+        root=os.geteuid() == 0,
+        apt=Path("/usr/bin/apt-get").exists(),
+    )
+    way = ways.choose(facts, KIND_NODE_IMAGE)
+    return way, host.plan(way, engine=found is not None)
+
+
+def up(found: Engine | None, way: Way, plan: host.Plan, step: Step) -> None:
+    """Change the host as planned, and create the cluster. Raises ClusterError."""
+    with step("Programs") as report:
+        kind = _kind(report)
+        tools = node_image.programs(report) if way is Way.BUILT else {}
+    name = node_image.name_of(tools) if way is Way.BUILT else KIND_NODE_IMAGE
+    done = record() or host.Record(way=way, node_image=name)
+    done.way, done.node_image = way, name
+    for setting in {**plan.sysctls, **plan.watched}:
+        done.sysctls.setdefault(setting, host.read(setting))
+    _write(done)
+    if plan.packages:
+        with step(f"Packages: {', '.join(plan.packages)}"):
+            host.install(plan.packages)
+            done.packages += plan.packages
+            _write(done)
+    _set(plan.sysctls)
+    # The engine's package starts it where there is an init system to do so.
+    found = found or engine.find()
+    if found is None:
+        with step("Docker engine"):
+            done.engine = Daemon.ours().start()
+            _write(done)
+            found = engine.find()
+            assert found is not None
+    if way is Way.BUILT:
+        with step("Node image") as report:
+            node_image.build(name, found, tools, report)
+    with step("Cluster") as report:
+        report(f"Creating {len(config.WORKERS_MIB) + 1} nodes")
+        _create(kind, found, name, config.cluster(way, memory_bytes=found.memory_bytes))
+
+
+def load(archive: Path) -> None:
+    """Put an image (a file as `docker save` writes it) into all nodes. Raises ClusterError."""
+    if record() is None or (found := engine.find()) is None:
+        raise ClusterError("there is no kind cluster: make kind-up")
+    command: Command = [_kind(lambda line: None), "load", "image-archive", archive, "--name", config.NAME]
+    run(command, doing="Loading an image into the nodes", env=found.environment())
+
+
+def exists(found: Engine) -> bool:
+    """Whether containers of the cluster are there, running or not."""
+    return bool(found.docker("ps", "--all", "--quiet", *_OF_CLUSTER, doing="Looking for nodes").split())
+
+
+def down(step: Step) -> list[str]:
+    """Delete the cluster and put the host back; returns what stays, for people. Raises ClusterError."""
+    done = record()
+    found = engine.find()
+    if found is not None and exists(found):
+        with step("Deleting the nodes") as report:
+            command: Command = [
+                _kind(report),
+                "delete",
+                "cluster",
+                "--name",
+                config.NAME,
+                "--kubeconfig",
+                kubeconfig(),
+            ]
+            run(command, doing="Deleting the cluster", env=found.environment())
+    if done is None:
+        return []
+    if done.engine is not None:
+        with step("Stopping the engine"):
+            if found is not None:
+                with contextlib.suppress(ClusterError):  # somebody else's containers are in it
+                    found.docker("network", "rm", "kind", doing="Removing kind's network")
+            Daemon.ours().stop(*done.engine)
+    _set(done.sysctls)
+    kubeconfig().unlink(missing_ok=True)
+    (folder() / "record.json").unlink()
+    if not done.packages:
+        return []
+    return [f"the packages {', '.join(done.packages)} (apt-get remove {' '.join(done.packages)})"]
+
+
+_OF_CLUSTER = ("--filter", f"label=io.x-k8s.kind.cluster={config.NAME}")
+
+
+def _create(kind: Path, found: Engine, image: str, wanted: config.Json) -> None:
+    command: Command = [
+        kind,
+        "create",
+        "cluster",
+        "--config",
+        "-",
+        "--image",
+        image,
+        "--kubeconfig",
+        kubeconfig(),
+    ]
+    options = ["--wait", f"{READY_TIMEOUT_S}s", "--retain"]
+    text = json.dumps(wanted).encode()
+    run([*command, *options], doing="Creating the cluster", env=found.environment(), stdin=text)
+    for what in (("nodes", "--all"), ("deployments", "--all", "--namespace=kube-system")):
+        condition = "Ready" if what[0] == "nodes" else "Available"
+        kubectl(
+            "wait",
+            f"--for=condition={condition}",
+            f"--timeout={READY_TIMEOUT_S}s",
+            *what,
+        )
+
+
+def kubectl(*arguments: str, stdin: bytes | None = None) -> str:
+    """kubectl as the administrator. Raises ClusterError with its own words."""
+    command: Command = [sources.kubectl(), f"--kubeconfig={kubeconfig()}", *arguments]
+    return run(command, doing=f"kubectl {' '.join(arguments[:3])}", stdin=stdin)
+
+
+def _kind(report: Report) -> Path:
+    return sources.find(["kind"], report=report)["kind"].path
+
+
+def _set(sysctls: dict[str, str]) -> None:
+    for name, value in sysctls.items():
+        try:
+            host.write(name, value)
+        except PermissionError:
+            raise ClusterError(f"{name} has to be set to {value}: sudo sysctl -w {name}={value}") from None
+
+
+def _write(done: host.Record) -> None:
+    folder().mkdir(parents=True, exist_ok=True)
+    draft = folder() / "record.json.new"
+    draft.write_bytes(msgspec.json.encode(done))
+    draft.replace(folder() / "record.json")

@@ -1,0 +1,3 @@
+module wholepod/programs/pause
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module wholepod/programs/workload
+
+go 1.26.0
