@@ -28,7 +28,14 @@ PREPARED = {
     "upgrade.md": "helm install wholepod charts/wholepod --namespace scheduling --create-namespace --wait",
 }
 """What a page presumes."""
-BY_HAND = {"install.md": 2, "upgrade.md": 1, "use.md": 1, "coexistence.md": 0, "migration.md": 0, "security.md": 0}
+BY_HAND = {
+    "install.md": 1,
+    "upgrade.md": 1,
+    "use.md": 1,
+    "coexistence.md": 0,
+    "migration.md": 0,
+    "security.md": 0,
+}
 """Page → blocks that are left out."""
 _BLOCK = re.compile(r"^( *)```sh( by-hand)?\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
