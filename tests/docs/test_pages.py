@@ -1,4 +1,4 @@
-"""Pages for operators are followed as they stand: all their `sh` blocks, from top to bottom, in one shell.
+"""These pages for operators are followed as they stand: all their `sh` blocks, from top to bottom, in one shell.
 
 A block marked `sh by-hand` is left out: it needs what is not here (an image that really runs, a plugin of
 Helm's); they are counted. Everything else is real but for the nodes: kwok keeps them ready and calls every
@@ -19,7 +19,6 @@ import yaml
 
 from tests.chart.helm import program as helm
 from tests.cluster import ControlPlane, node_manifest
-from tests.cluster.assets import asked_minor
 from tests.integration.controlling import with_crd
 from tests.integration.harness import REPOSITORY, WHOLEPOD, Scheduler
 
@@ -28,14 +27,7 @@ PREPARED = {
     "upgrade.md": "helm install wholepod charts/wholepod --namespace scheduling --create-namespace --wait",
 }
 """What a page presumes."""
-BY_HAND = {
-    "install.md": 1,
-    "upgrade.md": 1,
-    "use.md": 1,
-    "coexistence.md": 0,
-    "migration.md": 0,
-    "security.md": 0,
-}
+BY_HAND = {"upgrade.md": 1, "use.md": 1, "migration.md": 0}
 """Page → blocks that are left out."""
 _BLOCK = re.compile(r"^( *)```sh( by-hand)?\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
@@ -63,10 +55,6 @@ def test_a_page_can_be_followed(page: str, plane: ControlPlane, tmp_path: Path) 
     steps, by_hand = blocks(page)
     assert steps
     assert by_hand == BY_HAND[page]
-    if page == "coexistence.md" and asked_minor() is not None:
-        pytest.skip(
-            "MutatingAdmissionPolicy is served since Kubernetes 1.36: the page is followed with the newest"
-        )
     if page == "migration.md":
         with_crd(plane)
     commands = tmp_path / "commands"
