@@ -27,6 +27,9 @@ RUN hack/tidy-image.sh /opt/wholepod /image
 FROM ${BASE}
 COPY --from=build /image/ /
 ENV PATH=/opt/wholepod/bin:${PATH} PYTHONDONTWRITEBYTECODE=1
+# Where a root file system is only read, this is still to be written to: certificates that a kubeconfig holds
+# have to become files for a moment, and here they stay in memory.
+ENV TMPDIR=/dev/shm
 # A number, so that Kubernetes can tell that it is not root; it owns nothing and writes nothing.
 USER 65532:65532
 ENTRYPOINT ["wholepod"]

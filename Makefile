@@ -60,6 +60,11 @@ kind-down: environment ## Delete the kind cluster, and undo what kind-up has cha
 image: environment ## Build the container image, on a base from packages where none can be pulled
 	@$(RUN) python -m tests.image $(ARGS)
 
+.PHONY: image-test
+image-test: environment ## Build the image twice, compare, and run it on a real API server; needs a Docker engine
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) pytest tests/image/on_engine.py $(ARGS)
+
 .PHONY: e2e-upstream
 e2e-upstream: environment ## Run Kubernetes' own end-to-end tests of scheduling, with Wholepod as the scheduler
 	@$(RUN) python -m tests.e2e.upstream $(ARGS)
@@ -133,11 +138,8 @@ bench-packing: environment ## Compare packing with simple policies, and what gan
 	@$(RUN) python -m tests.bench.packing $(ARGS)
 
 .PHONY: chart
-chart: dashboards ## Write what is generated of the Helm chart: the schema of its values, copies of deploy/
+chart: dashboards ## Write what is generated of the Helm chart, and from it the plain manifests in deploy/
 	@$(RUN) python -m tests.chart.schema
-
-.PHONY: deploy
-deploy: chart ## Write the plain manifests in deploy/ from the chart
 	@$(RUN) python -m tests.deploy.generate
 
 .PHONY: dashboards

@@ -4,7 +4,7 @@ One source, so that the two can't drift. The chart's templates become files of a
 switches on becomes an overlay: new objects as files, changed ones as patches of just what differs. Three
 things are done as kustomize does them, not as Helm: the configuration is a file of its own whose hash is in
 the ConfigMap's name (so a change rolls out), the image and the dashboards stand in the kustomization, and the
-certificate is the user's. `make deploy` writes the files, a test holds them equal.
+certificate is the user's. `make chart` writes the files, a test holds them equal.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _configuration(text: str) -> str:
 
 
 def _header(path: str) -> str:
-    lines = ["Made from charts/wholepod by `make deploy`.", *_ABOUT.get(path, "").strip().splitlines()]
+    lines = ["Made from charts/wholepod by `make chart`.", *_ABOUT.get(path, "").strip().splitlines()]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 

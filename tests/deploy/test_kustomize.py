@@ -31,7 +31,7 @@ def folder(overlay: Overlay) -> Path:
 
 def test_the_files_are_those_that_the_chart_makes() -> None:
     for path, text in generate.files().items():
-        assert (DEPLOY / path).read_text() == text, "run `make deploy`"
+        assert (DEPLOY / path).read_text() == text, "run `make chart`"
 
 
 def by_identity(items: list[Json]) -> dict[tuple[str, str], Json]:

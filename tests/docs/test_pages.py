@@ -1,4 +1,4 @@
-"""These pages for operators are followed as they stand: all their `sh` blocks, from top to bottom, in one shell.
+"""Pages for operators, followed as they stand: all their `sh` blocks, from top to bottom, in one shell.
 
 A block marked `sh by-hand` is left out: it needs what is not here (an image that really runs, a plugin of
 Helm's); they are counted. Everything else is real but for the nodes: kwok keeps them ready and calls every

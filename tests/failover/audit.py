@@ -98,6 +98,14 @@ class Audit:
         others = (bind for bind in self.binds if bind.user != former and bind.received > after)
         return min(others, key=lambda bind: bind.answered, default=None)
 
+    def led_since(self, user: str) -> float:
+        """When its replica had the lease for the first time, of its last term."""
+        return next(term for term in reversed(tenures(self.leases)) if term.user == user).renewed[0]
+
+    def listed_by(self, user: str, since: float, until: float) -> tuple[str, ...]:
+        """What, in order."""
+        return tuple(what for when, who, what in self.lists if who == user and since < when < until)
+
     def _note(self, event: Json) -> None:
         if event.get("responseStatus", {}).get("code") not in (200, 201):
             return
@@ -105,7 +113,8 @@ class Audit:
         received, answered = _time(event["requestReceivedTimestamp"]), _time(event["stageTimestamp"])
         resource = what["resource"]
         if event["verb"] == "list" or "sendInitialEvents=true" in event["requestURI"]:
-            self.lists.append((received, user, resource))
+            what_of = f"{resource} of a namespace" if "namespace" in what else resource
+            self.lists.append((received, user, what_of))
         elif event["verb"] == "watch":
             pass  # it goes on where an earlier one ended
         elif event["verb"] == "delete":

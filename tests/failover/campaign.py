@@ -7,8 +7,10 @@ the end by the API server's audit log and by a watch (`audit.broken`, `stream.Wi
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -36,6 +38,9 @@ class Way(Enum):
     SIGTERM = "SIGTERM"
 
 
+_SIGNALS = {Way.SIGKILL: signal.SIGKILL, Way.SIGSTOP: signal.SIGSTOP, Way.SIGTERM: signal.SIGTERM}
+
+
 @dataclass(frozen=True)
 class Settings:
     lease_duration_s: int = 15
@@ -58,14 +63,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Failover:
-    """`failover_s`: from the fault to the answer to the first bind by another; `ended_s`: until the former
-    leader's process had ended; `lists`: what the new leader listed in between."""
+    """`failover_s`: from the fault to the answer to the first bind by another; `takeover_s`: from that one's
+    lease to its first bind; `ended_s`: until the former leader's process had ended, since the fault or since
+    it was let go on; `lists`: what the new leader listed after the fault; `warm`:
+    whether it had been there before the fault."""
 
     way: Way
     failover_s: float
+    takeover_s: float
     ended_s: float
     exit_code: int
     lists: tuple[str, ...]
+    warm: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Stage:
         self.replicas: dict[str, Scheduler] = {}
         self.proxies: dict[str, Proxy] = {}
         self._stack = ExitStack()
+        self._under_fault = ""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -134,51 +144,58 @@ class Stage:
         before = len(self.audit.binds)
 
         def bound() -> bool:
+            self._keep_running()
             self.audit.read()
             return len(self.audit.binds) >= before + QUIET_BINDS
 
         eventually(bound, "more pods are bound", timeout_s=FAILOVER_TIMEOUT_S)
 
+    def _keep_running(self) -> None:
+        """Who lost the lease on a machine too busy to renew it starts anew, too."""
+        for user, replica in self.replicas.items():
+            if not replica.running and user != self._under_fault:
+                replica.wait()
+                replica.launch()
+
     def fail(self, way: Way) -> Failover:
         """Take the leader away, wait until another binds, and start what has ended anew."""
         user = eventually(self.audit.leader, "somebody leads")
         replica, proxy = self.replicas[user], self.proxies[user]
-        at = time.time()
-        match way:
-            case Way.SIGKILL:
-                replica.kill()
-            case Way.CUT:
+        self._under_fault = user
+        pids = {user: replica.pid for user, replica in self.replicas.items()}
+        with ThreadPoolExecutor(1) as pool:
+            end = pool.submit(lambda: (replica.wait(), time.time()))
+            at = let_go_at = time.time()
+            if way is Way.CUT:
                 proxy.silence()
-            case Way.SIGSTOP:
-                replica.pause()
-            case Way.SIGTERM:
-                replica.terminate()
-        ended_s = time.time() - at
-        first = self._wait_for_another(user, at)
-        if way is Way.SIGSTOP:
-            at_resume = time.time()
-            replica.resume()
-            code = replica.wait()
-            ended_s = time.time() - at_resume
-        elif way is Way.CUT:
-            code = replica.wait()
-            ended_s = time.time() - at
-            proxy.heal()
-        else:
-            code = replica.wait()
-        lists = [
-            what for when, who, what in self.audit.lists if who == first.user and at < when < first.received
-        ]
+            else:
+                replica.signal(_SIGNALS[way])
+            first = self._wait_for_another(user, at)
+            if way is Way.SIGSTOP:
+                let_go_at = time.time()
+                replica.resume()
+            code, ended_at = end.result()
+        proxy.heal()
+        failover = Failover(
+            way,
+            failover_s=first.answered - at,
+            takeover_s=first.answered - self.audit.led_since(first.user),
+            ended_s=ended_at - let_go_at,
+            exit_code=code,
+            lists=self.audit.listed_by(first.user, at, first.received),
+            warm=self.replicas[first.user].pid == pids[first.user],
+        )
         replica.start()
+        self._under_fault = ""
         self.wait_for_binds()
-        return Failover(way, first.answered - at, ended_s, code, tuple(lists))
+        return failover
 
     def _wait_for_another(self, former: str, at: float) -> Bind:
-        eventually(
-            lambda: self.audit.first_bind_by_another(former, at),
-            "another replica binds",
-            timeout_s=FAILOVER_TIMEOUT_S,
-        )
+        def bound() -> Bind | None:
+            self._keep_running()
+            return self.audit.first_bind_by_another(former, at)
+
+        eventually(bound, "another replica binds", timeout_s=FAILOVER_TIMEOUT_S)
         first = self.audit.first_bind_by_another(former, at)
         assert first is not None
         return first
@@ -204,11 +221,11 @@ class Stage:
 
     def verdict(self) -> list[str]:
         """End the stream, and tell what did not hold."""
-        self.stream.finish()
+        self.stream.finish(meanwhile=self._keep_running)
         problems = broken(self.audit, renew_deadline_s=self.settings.renew_deadline_s)
-        for user, replica in self.replicas.items():
-            if self.audit.leader() == user:
-                replica.check_cache()
+        for replica in self.replicas.values():
+            replica.wait_ready()
+            replica.check_cache()  # who waits for the lease follows the cluster, too
         for replica in self.replicas.values():
             if code := replica.terminate():
                 problems.append(f"a replica ended with code {code} after SIGTERM")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from tests.failover.campaign import REPLICAS, Failover, Settings, Update, Way
 from tests.failover.stream import GANG_SIZE, NODES, UNITS_PER_NODE
+from tests.failover.warm import Warm
 
 _HEAD = f"""\
 # Leaders that die, fall silent or are replaced
@@ -42,6 +43,7 @@ class Stream:
 def page(
     failovers: Sequence[Failover],
     updates: Sequence[Update],
+    warm: Warm,
     problems: Sequence[str],
     stream: Stream,
     settings: Settings,
@@ -64,9 +66,9 @@ def page(
     ]
     lines += [f"- {problem}" for problem in problems]
     lines += [
-        "| the leader is hit by | times | until another one binds, s | the slowest | listed by the heir | "
-        "the process ends | exit code |",
-        "| --- | ---: | --- | ---: | --- | --- | ---: |",
+        "| the leader is hit by | times | until another one binds, s | the slowest | of it with the lease "
+        "| listed by the heir | the process ends | exit code |",
+        "| --- | ---: | --- | ---: | ---: | --- | --- | ---: |",
     ]
     for way in Way:
         of_way = [failover for failover in failovers if failover.way is way]
@@ -85,6 +87,16 @@ def page(
         f"| {update.replicas} replicas | {update.seconds:.1f} s | {update.binds} | {update.pause_s:.2f} s |"
         for update in updates
     ]
+    mib = 2**20
+    lines += [
+        "",
+        f"With {warm.nodes} nodes and {warm.pods} pods, and nobody else on the API server: a standby is "
+        f"ready {warm.start_s:.1f} s after its start. It has the lease {warm.behind_s:.2f} s after the "
+        f"leader's `SIGTERM`, and binds {warm.takeover_s:.2f} s later, having listed {', '.join(warm.lists)} "
+        f"anew. The leader takes {warm.leader_memory_bytes / mib:.0f} MiB, the standby "
+        f"{warm.standby_memory_bytes / mib:.0f} MiB; its cache was "
+        f"{'that of the API server' if warm.consistent else 'not that of the API server'}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -95,6 +107,7 @@ def _row(way: Way, failovers: Sequence[Failover]) -> str:
     codes = sorted({str(failover.exit_code) for failover in failovers})
     each = ", ".join(f"{value:.2f}" for value in seconds)
     return (
-        f"| {way.value} | {len(failovers)} | {each} | {max(seconds):.2f} | {'; or '.join(lists)} | "
+        f"| {way.value} | {len(failovers)} | {each} | {max(seconds):.2f} | "
+        f"{max(failover.takeover_s for failover in failovers):.2f} | {'; or '.join(lists)} | "
         f"{min(ended):.2f} to {max(ended):.2f} s | {', '.join(codes)} |"
     )

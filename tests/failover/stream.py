@@ -11,6 +11,7 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -91,7 +92,7 @@ class Stream:
 
     def __init__(self, plane: ControlPlane, witness: Witness, *, rate: float) -> None:
         self._plane, self._witness, self._rate = plane, witness, rate
-        self._numbers = itertools.count()
+        self._items, self._names = itertools.count(), itertools.count()
         self._waiting: list[Item] = []
         self._bound: deque[Item] = deque()
         self._stop = threading.Event()
@@ -111,10 +112,15 @@ class Stream:
         self._stop.set()
         self._thread.join()
 
-    def finish(self) -> None:
+    def finish(self, *, meanwhile: Callable[[], None]) -> None:
         """Create no more, and wait until all that there are are bound."""
         self._rate = 0.0
-        eventually(lambda: self._failed or not self._waiting, "all pods are bound")
+
+        def done() -> bool:
+            meanwhile()
+            return self._failed is not None or not self._waiting
+
+        eventually(done, "all pods are bound")
         self._stop.set()
         self._thread.join()
         if self._failed is not None:
@@ -173,7 +179,7 @@ class Stream:
 
     def _add(self) -> int:
         """The number of pods that were created."""
-        number = next(self._numbers)
+        number = next(self._items)
         if number % GANG_EVERY:
             item, stem = Item([], 1 + number % 2), f"pod-{number}"
             item.pods.append(self._create_pod(item, stem))
@@ -186,7 +192,7 @@ class Stream:
         return len(item.pods)
 
     def _create_pod(self, item: Item, stem: str) -> str:
-        name = f"{stem}-{next(self._numbers)}"
+        name = f"{stem}-{next(self._names)}"
         requests = {"cpu": f"{250 * item.units}m", "memory": f"{512 * item.units}Mi"}
         pod = pod_manifest(name, requests, labels={"units": str(item.units)})
         pod["metadata"]["ownerReferences"] = _OWNER

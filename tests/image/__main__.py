@@ -4,6 +4,7 @@ import os
 
 import click
 
+from scheduler import __version__
 from tests.cluster.__main__ import UNUSABLE, err, errors_shown, out
 from tests.cluster.progress import live_report
 from tests.image import base, build
@@ -21,8 +22,12 @@ def main(on: str) -> None:
     """Build Wholepod's image into the Docker engine."""
     with errors_shown(UNUSABLE), live_report(err) as report:
         image = build.build(on=on, report=report)
+        bill = base.ROOT / "dist" / f"wholepod-{__version__}.cdx.json"
+        bill.parent.mkdir(exist_ok=True)
+        bill.write_text(build.bill_of_materials(image))
     out.print(f"[bold]{image.name}[/] {image.size_bytes / 1e6:.0f} MB {image.identity}", soft_wrap=True)
     out.print(f"  base: {image.base}", soft_wrap=True)
+    out.print(f"  what is in it: {bill.relative_to(base.ROOT)}")
     out.print(f"  own layer: {image.layers[-1]}", soft_wrap=True)
 
 

@@ -6,9 +6,11 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+import msgspec
+
 from scheduler import __version__
 from tests.cluster.assets import Report
-from tests.image import base
+from tests.image import base, sbom
 from tests.image.base import ROOT
 from tests.image.engine import docker
 
@@ -60,6 +62,21 @@ def inspect(name: str, origin: str) -> Image:
     """What the engine knows of an image. Raises ClusterError if that is nothing."""
     [known] = json.loads(docker("image", "inspect", name, doing=f"Looking at {name}"))
     return Image(name, known["Id"], tuple(known["RootFS"]["Layers"]), known["Size"], origin)
+
+
+def bill_of_materials(image: Image) -> str:
+    """The list of what is in the image (`sbom.py`), which the image's own Python is asked for."""
+    container = ("--rm", "--interactive", "--read-only", "--network=none", "--entrypoint=python")
+    command = ("run", *container, image.name, "-I", "-")
+    printed = docker(*command, doing=f"Asking {image.name} what is in it", stdin=sbom.INVENTORY.read_text())
+    name, _, version = image.name.rpartition(":")
+    return sbom.write(
+        msgspec.json.decode(printed, type=sbom.Inventory),
+        name=name,
+        version=version,
+        layers=image.layers,
+        made_at_unix_s=int(source()[1]),
+    )
 
 
 def source() -> tuple[str, str]:

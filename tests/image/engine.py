@@ -8,12 +8,10 @@ from tests.cluster.errors import ClusterError
 TAIL_LINES = 25
 
 
-def run(*argv: str | Path, doing: str, cwd: Path | None = None) -> str:
+def run(*argv: str | Path, doing: str, cwd: Path | None = None, stdin: str = "") -> str:
     """What a program prints on standard output. Raises ClusterError with the end of what it said."""
     try:
-        done = subprocess.run(
-            argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
+        done = subprocess.run(argv, cwd=cwd, input=stdin, capture_output=True, text=True, errors="replace")
     except FileNotFoundError:
         raise ClusterError(f"{doing}: there is no {argv[0]} on PATH") from None
     if done.returncode:
@@ -22,9 +20,9 @@ def run(*argv: str | Path, doing: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def docker(*arguments: str | Path, doing: str, cwd: Path | None = None) -> str:
+def docker(*arguments: str | Path, doing: str, cwd: Path | None = None, stdin: str = "") -> str:
     """What the client prints. Raises ClusterError."""
-    return run("docker", *arguments, doing=doing, cwd=cwd)
+    return run("docker", *arguments, doing=doing, cwd=cwd, stdin=stdin)
 
 
 def has_image(name: str) -> bool:

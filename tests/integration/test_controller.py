@@ -198,7 +198,7 @@ def test_a_job_that_names_anothers_group(stage: Stage) -> None:
 @pytest.mark.usefixtures("controller")
 def test_job_sets_once_they_are_served(stage: Stage, plane: ControlPlane) -> None:
     assert exists(plane, f"{JOB_SETS}/jobsets") is None
-    plane.api.post(CRDS, _job_set_crd())
+    plane.api.post(CRDS, job_set_crd())
     eventually(lambda: exists(plane, f"{JOB_SETS}/jobsets"), "JobSets are served")
 
     def part(name: str, replicas: int, pods: int, labels: dict[str, str]) -> Json:
@@ -257,7 +257,7 @@ def test_an_event_for_containers_that_share_a_port(stage: Stage) -> None:
     assert len([each for each in stage.events_of("p") if each["reason"] == "SharedPort"]) == 1
 
 
-def _job_set_crd() -> Json:
+def job_set_crd() -> Json:
     """The least that can be called JobSets."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
