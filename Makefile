@@ -56,6 +56,13 @@ kind-up: environment ## Create a real kind cluster of four nodes; says first wha
 kind-down: environment ## Delete the kind cluster, and undo what kind-up has changed
 	@$(RUN) python -m tests.cluster.kind down
 
+.PHONY: e2e
+e2e: environment ## Try the installed Wholepod with real containers on a kind cluster, which stays unless CI is set
+	@status=0; \
+	{ $(RUN) python -m tests.cluster.kind up && $(RUN) python -m tests.e2e.kind $(ARGS); } || status=$$?; \
+	if [ -n "$$CI" ]; then $(RUN) python -m tests.cluster.kind down; fi; \
+	exit $$status
+
 .PHONY: image
 image: environment ## Build the container image, on a base from packages where none can be pulled
 	@$(RUN) python -m tests.image $(ARGS)

@@ -23,7 +23,8 @@ import aiohttp
 import kopf
 import msgspec
 import structlog
-from kopf._cogs.structs.references import Insights  # the type of a public parameter, not exported
+from kopf._cogs.structs.references import Insights  # types of public parameters, not exported
+from kopf._core.engines.peering import Identity
 
 from scheduler.controller.kinds import POD_GROUPS, WORKLOADS
 from scheduler.controller.shapes import GroupObject, Key
@@ -139,6 +140,9 @@ class Following:
             await kopf.operator(
                 registry=registry,
                 insights=insights,
+                # Of no use when standalone; without one kopf asks for the user's name, and in a container
+                # the user may have none.
+                identity=Identity("wholepod-controller"),
                 settings=_settings(),
                 standalone=True,
                 clusterwide=True,

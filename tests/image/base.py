@@ -16,7 +16,8 @@ from pathlib import Path
 from tests.cluster.assets import Report, cache_home
 from tests.cluster.build import lock
 from tests.cluster.errors import ClusterError
-from tests.image.engine import docker, has_image, run
+from tests.cluster.kind.shell import run
+from tests.image.engine import docker, has_image
 
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
@@ -86,4 +87,4 @@ def _make(folder: Path, archives: list[Path], trusted: Path, report: Report) -> 
     report("Fetching Debian's packages by debootstrap (once, about a minute)")
     with tempfile.TemporaryDirectory(prefix="root-", dir=folder) as root:
         doing = "Making a base image of Debian's packages"
-        run("sh", SCRIPT, root, *archives, trusted, doing=doing)
+        run(["sh", SCRIPT, root, *archives, trusted], doing=doing)

@@ -1,28 +1,23 @@
-"""The docker client, as a function."""
+"""The docker client, as a function: that of the engine which answers, wherever its client lies."""
 
-import subprocess
+from functools import cache
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
+from tests.cluster.kind import engine, shell
 
-TAIL_LINES = 25
 
-
-def run(*argv: str | Path, doing: str, cwd: Path | None = None, stdin: str = "") -> str:
-    """What a program prints on standard output. Raises ClusterError with the end of what it said."""
-    try:
-        done = subprocess.run(argv, cwd=cwd, input=stdin, capture_output=True, text=True, errors="replace")
-    except FileNotFoundError:
-        raise ClusterError(f"{doing}: there is no {argv[0]} on PATH") from None
-    if done.returncode:
-        said = "\n".join(f"  {line}" for line in f"{done.stdout}{done.stderr}".splitlines()[-TAIL_LINES:])
-        raise ClusterError(f"{doing}: {argv[0]} failed (code {done.returncode})\n{said}")
-    return done.stdout
+@cache
+def _client() -> Path:
+    found = engine.find()
+    if found is None:
+        raise ClusterError("no Docker engine answers; start one, or run: make kind-up")
+    return found.client
 
 
 def docker(*arguments: str | Path, doing: str, cwd: Path | None = None, stdin: str = "") -> str:
     """What the client prints. Raises ClusterError."""
-    return run("docker", *arguments, doing=doing, cwd=cwd, stdin=stdin)
+    return shell.run([_client(), *arguments], doing=doing, cwd=cwd, stdin=stdin.encode())
 
 
 def has_image(name: str) -> bool:

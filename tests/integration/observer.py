@@ -11,15 +11,29 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 from urllib.parse import urlencode
 
-from tests.cluster import ApiError, ControlPlane
+from tests.cluster import Api, ApiError
 from tests.integration.harness import DEADLINE_S, Json
 
 T = TypeVar("T")
 _PAUSE_S = 0.05
+
+
+class Server(Protocol):
+    """An API server and one of its users: a ControlPlane is one, and so is whatever has these."""
+
+    @property
+    def api(self) -> Api: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def ca_file(self) -> Path: ...
+    @property
+    def token(self) -> str: ...
 
 
 class Observer:
@@ -28,7 +42,7 @@ class Observer:
     When the API server goes away, it lists again.
     """
 
-    def __init__(self, plane: ControlPlane, path: str, **selectors: str) -> None:
+    def __init__(self, plane: Server, path: str, **selectors: str) -> None:
         self._plane, self._path, self._selectors = plane, path, selectors
         self._tls = ssl.create_default_context(cafile=str(plane.ca_file))
         self._changed = threading.Condition()

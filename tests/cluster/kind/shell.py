@@ -14,6 +14,7 @@ def run(
     argv: Sequence[str | Path],
     *,
     doing: str,
+    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -22,6 +23,7 @@ def run(
     try:
         done = subprocess.run(
             [str(word) for word in argv],
+            cwd=cwd,
             env=env,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,

@@ -1,13 +1,29 @@
-"""What of kopf's log reaches an operator."""
+"""What of kopf's log reaches an operator, and what kopf is not to ask for."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from scheduler.controller.following import _Quiet
+from scheduler.controller.following import Following, _Quiet
+from scheduler.controller.shapes import GroupObject, Key
+from scheduler.controller.workloads import Workload
+
+
+class Silent:
+    """A sink for what nobody needs."""
+
+    def group_seen(self, group: GroupObject, /) -> None: ...
+
+    def group_gone(self, key: Key, /) -> None: ...
+
+    def workload_seen(self, owner: Workload, /) -> None: ...
+
+    def workload_gone(self, kind: str, key: Key, /) -> None: ...
 
 
 class Kept(logging.Handler):
@@ -54,3 +70,21 @@ def test_the_processs_level_counts(kept: Kept) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     say(_Quiet(), "a warning")
     assert kept.records == []
+
+
+async def test_the_user_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an identity kopf asks for it, and in a container it is a number that /etc/passwd may not know.
+    That it works there is shown by `make e2e`."""
+    begun, given = threading.Event(), dict[str, object]()
+
+    async def operator(*, stop_flag: asyncio.Event, **options: object) -> None:
+        given.update(options)
+        begun.set()
+        await stop_flag.wait()
+
+    monkeypatch.setattr("kopf.operator", operator)
+    following = Following(None, Silent())
+    following.start()
+    assert await asyncio.to_thread(begun.wait, 20.0)
+    await following.stop()
+    assert given["identity"]
