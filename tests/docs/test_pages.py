@@ -27,7 +27,14 @@ PREPARED = {
     "upgrade.md": "helm install wholepod charts/wholepod --namespace scheduling --create-namespace --wait",
 }
 """What a page presumes."""
-BY_HAND = {"upgrade.md": 1, "use.md": 1, "migration.md": 0}
+BY_HAND = {
+    "install.md": 1,
+    "upgrade.md": 1,
+    "use.md": 1,
+    "coexistence.md": 0,
+    "migration.md": 0,
+    "security.md": 0,
+}
 """Page → blocks that are left out."""
 _BLOCK = re.compile(r"^( *)```sh( by-hand)?\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
@@ -60,11 +67,7 @@ def test_a_page_can_be_followed(page: str, plane: ControlPlane, tmp_path: Path) 
     commands = tmp_path / "commands"
     commands.mkdir()
     (commands / "helm").symlink_to(helm())
-    for name in (
-        "charts",
-        "deploy",
-        "docs",
-    ):  # the page's working directory is a checkout that it may write to
+    for name in ("charts", "deploy", "docs"):  # the page works in a checkout that it may write to
         (tmp_path / name).symlink_to(REPOSITORY / name)
     script = "\n".join(["set -euo pipefail", PREPARED.get(page, ""), *steps])
     with Scheduler("--leader-elect=false", kubeconfig=plane.kubeconfig, log=tmp_path / "scheduler.log"):
