@@ -105,6 +105,21 @@ failover: environment ## Kill, cut off and update the leader during a stream of 
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.failover $(ARGS)
 
+.PHONY: fuzz
+fuzz: environment ## Send 50,000 malformed requests to the extender
+	@$(RUN) python -m tests.cluster programs
+	@WHOLEPOD_FUZZ_REQUESTS=50000 $(RUN) pytest -s tests/fuzz $(ARGS)
+
+.PHONY: extender-full
+extender-full: environment ## Have a real kube-scheduler place 2,000 pods on 200 nodes through the extender
+	@$(RUN) python -m tests.cluster programs
+	@WHOLEPOD_EXTENDER_FULL=1 $(RUN) pytest -s tests/integration/test_extender.py $(ARGS)
+
+.PHONY: bench-extender
+bench-extender: environment ## Measure the extender's latency, and kube-scheduler's throughput with it and without
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.extender $(ARGS)
+
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler
 	@$(RUN) python -m tests.bench.throughput $(ARGS)
