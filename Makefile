@@ -93,7 +93,7 @@ parity-full: environment ## The same with ten times as many clusters (an hour or
 
 .PHONY: faults
 faults: environment ## Run the property tests for much longer
-	@$(RUN) pytest --hypothesis-profile=faults tests/property $(ARGS)
+	@$(RUN) pytest --hypothesis-profile=faults --numprocesses=auto --maxschedchunk=1 -v tests/property $(ARGS)
 
 .PHONY: faults-real
 faults-real: environment ## Kill, stop and cut off Wholepod at every step of a gang's commit, on a real API server (half an hour)
