@@ -93,7 +93,7 @@ parity-full: environment ## The same with ten times as many clusters (an hour or
 
 .PHONY: faults
 faults: environment ## Run the property tests for much longer
-	@$(RUN) pytest --hypothesis-profile=faults tests/property $(ARGS)
+	@$(RUN) pytest --hypothesis-profile=faults --numprocesses=auto --maxschedchunk=1 -v tests/property $(ARGS)
 
 .PHONY: faults-real
 faults-real: environment ## Kill, stop and cut off Wholepod at every step of a gang's commit, on a real API server (half an hour)
@@ -149,6 +149,11 @@ bench-conflicts: environment ## Measure how long single pods wait while large op
 .PHONY: bench-decisions
 bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)
+
+.PHONY: bench-sizing
+bench-sizing: environment ## Measure memory and CPU of scheduler, standby and controller on large clusters
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.sizing $(ARGS)
 
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies, and what gangs cost, on real traces
