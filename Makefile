@@ -93,7 +93,7 @@ parity-full: environment ## The same with ten times as many clusters (an hour or
 
 .PHONY: faults
 faults: environment ## Run the property tests for much longer
-	@$(RUN) pytest --hypothesis-profile=faults tests/property $(ARGS)
+	@$(RUN) pytest --hypothesis-profile=faults --numprocesses=auto --maxschedchunk=1 -v tests/property $(ARGS)
 
 .PHONY: faults-real
 faults-real: environment ## Kill, stop and cut off Wholepod at every step of a gang's commit, on a real API server (half an hour)
@@ -104,6 +104,21 @@ faults-real: environment ## Kill, stop and cut off Wholepod at every step of a g
 failover: environment ## Kill, cut off and update the leader during a stream of pods, on a real API server (ten minutes)
 	@$(RUN) python -m tests.cluster programs
 	@$(RUN) python -m tests.failover $(ARGS)
+
+.PHONY: fuzz
+fuzz: environment ## Send 50,000 malformed requests to the extender
+	@$(RUN) python -m tests.cluster programs
+	@WHOLEPOD_FUZZ_REQUESTS=50000 $(RUN) pytest -s tests/fuzz $(ARGS)
+
+.PHONY: extender-full
+extender-full: environment ## Have a real kube-scheduler place 2,000 pods on 200 nodes through the extender
+	@$(RUN) python -m tests.cluster programs
+	@WHOLEPOD_EXTENDER_FULL=1 $(RUN) pytest -s tests/integration/test_extender.py $(ARGS)
+
+.PHONY: bench-extender
+bench-extender: environment ## Measure the extender's latency, and kube-scheduler's throughput with it and without
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.extender $(ARGS)
 
 .PHONY: bench
 bench: environment ## Compare throughput and CPU with kube-scheduler
@@ -134,6 +149,11 @@ bench-conflicts: environment ## Measure how long single pods wait while large op
 .PHONY: bench-decisions
 bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)
+
+.PHONY: bench-sizing
+bench-sizing: environment ## Measure memory and CPU of scheduler, standby and controller on large clusters
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.sizing $(ARGS)
 
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies, and what gangs cost, on real traces

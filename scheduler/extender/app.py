@@ -20,6 +20,7 @@ import structlog
 from scheduler.api import Namespace, Node, Pod
 from scheduler.config import Configuration, ConfigurationError, split_address
 from scheduler.core.engine import Engine
+from scheduler.core.gangs.ref import GROUPS
 from scheduler.core.queue import SchedulingQueue
 from scheduler.extender.answers import Answers
 from scheduler.extender.binds import Binds
@@ -31,6 +32,7 @@ from scheduler.extender.following import (
     Progress,
 )
 from scheduler.extender.metrics import Metrics
+from scheduler.extender.plans import GangPlans
 from scheduler.extender.rights import EXTENDER, MANIFEST
 from scheduler.extender.server import ExtenderServer
 from scheduler.extender.settings import ExtenderSettings
@@ -38,9 +40,10 @@ from scheduler.extender.verbs import Verbs
 from scheduler.kube.client import KubeClient
 from scheduler.kube.decode import T
 from scheduler.kube.errors import ApiError, ErrorKind
-from scheduler.kube.permissions import DELEGATION, require, to_watch
+from scheduler.kube.permissions import DELEGATION, require, to_watch, why_not
 from scheduler.kube.resources import RESOURCES, Resource
 from scheduler.kube.selfcheck import compare_with_api
+from scheduler.kube.served import until_served
 from scheduler.kube.watch import Handler, Reflector
 from scheduler.kube.writer import Writer, WriterLimits
 from scheduler.observe.tls import Certificate, keep_fresh
@@ -51,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 DRAIN_TIMEOUT_S = 10.0
+PLAN_LIVES_TIMEOUTS = 2.0
+"""A gang's plan waits for its next member as long as this many requests may take."""
 
 
 class Extender:
@@ -97,14 +102,19 @@ class Extender:
             read_pod=self._read_pod,
             on_outcome=lambda kind: self.metrics.binds.labels(kind).inc(),
         )
-        self.metrics.watch(under_way=lambda: len(self._binds))
+        plans = GangPlans(
+            self.engine, time.monotonic, lives_s=self._settings.http_timeout_s * PLAN_LIVES_TIMEOUTS
+        )
+        self.metrics.watch(under_way=lambda: len(self._binds), plans=lambda: plans.outcomes)
         self._writer = Writer(
             client,
             on_bound=self._binds.on_bound,
             limits=WriterLimits(qps=connection.qps, burst=connection.burst),
         )
-        verbs = Verbs(self.engine, unknown_nodes=self._settings.unknown_nodes, held=self._binds.held)
-        self._binds.connect(self._writer, verbs)
+        verbs = Verbs(
+            self.engine, unknown_nodes=self._settings.unknown_nodes, held=self._binds.held, plans=plans
+        )
+        self._binds.connect(self._writer, verbs, plans)
         self._reflectors: list[Reflector[Any]] = [
             self._reflector(
                 Resource("pods"), Pod, PodFollower(self.engine, self._progress, self._unreadable), UNFINISHED
@@ -116,6 +126,7 @@ class Extender:
                 for kind in self._watched
             ),
         ]
+        self._groups = await self._group_reflectors()
         answers = Answers(
             verbs,
             self._binds,
@@ -155,6 +166,23 @@ class Extender:
             field_selector=field_selector,
             on_undecodable=lambda raw, error: self._unreadable(resource.name, "", error),
         )
+
+    async def _group_reflectors(self) -> dict[Resource, Reflector[Any]]:
+        """Nothing else waits for them: gangs that they describe wait by themselves."""
+        found = {}
+        for kind, source in GROUPS.items():
+            why = await why_not(self._client, to_watch(kind), MANIFEST)
+            if why:
+                log.warning("gangs are not served", source=source.value, why=why)
+                self.engine.gangs.book.refuse(source, f"gangs are not served: {why}")
+            else:
+                resource = RESOURCES[kind]
+                found[resource] = self._reflector(resource, kind, ObjectFollower(self.engine, kind))
+        return found
+
+    async def _watch_when_served(self, resource: Resource, groups: Reflector[Any]) -> None:
+        await until_served(self._client, resource)
+        await groups.run()
 
     def _unreadable(self, resource: str, name: str, error: Exception) -> None:
         self.metrics.unreadable.labels(resource).inc()
@@ -201,6 +229,10 @@ class Extender:
         tasks = [
             *(asyncio.create_task(r.run(), name=f"watch {r.resource}") for r in self._reflectors),
             asyncio.create_task(self._writer.run(), name="write"),
+            *(
+                asyncio.create_task(self._watch_when_served(resource, groups), name="watch groups")
+                for resource, groups in self._groups.items()
+            ),
         ]
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         try:

@@ -5,6 +5,8 @@ counts as a failure: it forgets the pod and tries again. But a bind cannot be un
 is followed to its end whatever was answered. Until then the pod keeps its room, and is told apart: asked
 about it again, we say that its bind has no outcome yet, and asked for the same bind again, wait for the
 same outcome. So a lost answer never binds a pod twice, and never frees room that is taken.
+
+Members of a gang wait here for each other (`plans`), since what is bound can't be taken back.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from scheduler.api import Pod, pod_name
 from scheduler.core.engine import Engine
 from scheduler.core.pod_info import PodInfo
+from scheduler.extender.plans import GangPlan, GangPlans, NotNow
 from scheduler.extender.verbs import Asked, Refused, Verbs
 from scheduler.extender.wire import BindingArgs
 from scheduler.kube.binding import BindOutcome, Bound, BoundElsewhere, Gone
@@ -25,6 +28,8 @@ from scheduler.kube.payloads import BindRequest
 from scheduler.kube.writer import Writer
 from scheduler.quantity import QuantityError
 
+_SHARE_TO_GATHER = 0.75
+"""Of the time for a bind, for the other members of its gang to come; the rest is for the API server."""
 ReadPod = Callable[[str, str], Awaitable[Pod | None]]
 """From namespace and name; None when there is none."""
 
@@ -49,10 +54,12 @@ class Binds:
     ) -> None:
         self._engine, self._read_pod, self._on_outcome = engine, read_pod, on_outcome
         self._under_way: dict[str, _UnderWay] = {}
+        self._gathering: dict[GangPlan, asyncio.Future[str]] = {}
+        """Gangs of which some members wait for the others to be bound with; the result says why not."""
 
-    def connect(self, writer: Writer, verbs: Verbs) -> None:
+    def connect(self, writer: Writer, verbs: Verbs, plans: GangPlans) -> None:
         """Before `bind`."""
-        self._writer, self._verbs = writer, verbs
+        self._writer, self._verbs, self._plans = writer, verbs, plans
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -66,13 +73,17 @@ class Binds:
 
     async def bind(self, args: BindingArgs, timeout_s: float) -> None:
         """Returns when the pod is bound. Raises Refused when it is not, or nobody knows within the time."""
-        under_way = self._under_way.get(args.uid) or await self._begin(args)
+        until = _now() + timeout_s
+        under_way = self._under_way.get(args.uid)
+        if under_way is None:
+            await self._gather(args, timeout_s * _SHARE_TO_GATHER)
+            under_way = await self._begin(args)
         if under_way is None:
             return
         if under_way.node != args.node:
             raise Refused(self.held(args.uid) or "")
         try:
-            outcome = await asyncio.wait_for(asyncio.shield(under_way.outcome), timeout_s)
+            outcome = await asyncio.wait_for(asyncio.shield(under_way.outcome), until - _now())
         except TimeoutError:
             raise Refused(
                 f"the API server has not said within {timeout_s:g} s whether it was bound"
@@ -98,6 +109,50 @@ class Binds:
         self._under_way.pop(uid).outcome.set_result(outcome)
 
     # ---- internals
+
+    async def _gather(self, args: BindingArgs, timeout_s: float) -> None:
+        """Waits until enough members of the pod's gang have come to be bound, if it has one."""
+        plans, uid = self._plans, args.uid
+        plan = plans.of(uid)
+        if plan is None:
+            if plans.is_member(uid) and uid not in self._engine.state.pods:
+                raise Refused("the gang's plan has lapsed, or is another's; it is planned again")
+            return
+        if plan.nodes[uid] != args.node:
+            raise Refused(f"the pod's gang has a place for it on node {plan.nodes[uid]}")
+        try:
+            complete = plans.asks(plan, uid)
+        except NotNow as why:
+            raise Refused(str(why)) from why
+        gathered = self._gathering.get(plan)
+        if gathered is None:
+            gathered = self._gathering[plan] = asyncio.get_running_loop().create_future()
+        if complete and not gathered.done():
+            gathered.set_result(self._misfit(plan))
+        try:
+            why_not = await asyncio.wait_for(asyncio.shield(gathered), timeout_s)
+        except TimeoutError:
+            plans.withdraw(plan, uid)
+            raise Refused(
+                f"gang {plan.ref}: within {timeout_s:g} s only {len(plan.asked) + 1} of {plan.need} members "
+                "came to be bound"
+            ) from None
+        finally:
+            if gathered.done() or not plan.asked:
+                self._gathering.pop(plan, None)
+        if why_not:
+            plans.withdraw(plan, uid)
+            raise Refused(why_not)
+        if plans.of(uid) is plan:
+            plans.hand_over(plan, uid)
+
+    def _misfit(self, plan: GangPlan) -> str:
+        """Which member does not fit any more; empty when all do."""
+        for uid in plan.asked:
+            why = self._verbs.refusal_of_assumed(uid, plan.nodes[uid]) if uid in plan.nodes else None
+            if why is not None:
+                return f"gang {plan.ref}: a member does not fit any more on {why}"
+        return ""
 
     async def _begin(self, args: BindingArgs) -> _UnderWay | None:
         """None when the pod is there already: the answer to an earlier request was lost."""
@@ -138,3 +193,7 @@ class Binds:
             return self._verbs.of(PodInfo(pod))
         except QuantityError as error:
             raise Refused(f"pod {pod_name(pod)}: {error}") from error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

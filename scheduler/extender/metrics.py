@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 # A second series for each counter, that nobody reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -74,8 +76,9 @@ class Metrics:
         for outcome in BINDS:
             self.binds.labels(outcome)
 
-    def watch(self, *, under_way: Callable[[], int]) -> None:
+    def watch(self, *, under_way: Callable[[], int], plans: Callable[[], Mapping[str, int]]) -> None:
         """What is asked for when metrics are."""
+        self.registry.register(_Plans(plans))
         gauge = Gauge(
             "wholepod_extender_binds_under_way", "Binds without an outcome yet.", registry=self.registry
         )
@@ -84,3 +87,19 @@ class Metrics:
     def on_request(self, verb: str, code: str, seconds: float) -> None:
         """For `KubeClient`."""
         self._api_requests.labels(code, verb).inc()
+
+
+class _Plans(Collector):
+    def __init__(self, outcomes: Callable[[], Mapping[str, int]]) -> None:
+        self._outcomes = outcomes
+
+    def collect(self) -> Iterator[Metric]:
+        plans = CounterMetricFamily(
+            "wholepod_extender_gang_plans_total",
+            "Plans for gangs: made, infeasible; and of those made: complete (all that it had places for was "
+            "bound), lapsed.",
+            labels=["outcome"],
+        )
+        for outcome, number in self._outcomes().items():
+            plans.add_metric([outcome], number)
+        yield plans

@@ -26,6 +26,7 @@ from scheduler.core.plugin import Mask, Scores
 from scheduler.core.pod_info import PodInfo
 from scheduler.core.profile import Key
 from scheduler.core.recent import Recent
+from scheduler.extender.plans import GangPlans, NotNow
 from scheduler.extender.wire import (
     MAX_SCORE,
     Args,
@@ -62,7 +63,8 @@ class Verbs:
     """Answers on an engine's state.
 
     `unknown_nodes`: what becomes of nodes that the state does not have; `held` says why a pod can't be
-    decided for just now (a bind of it has no outcome), None for all others.
+    decided for just now (a bind of it has no outcome), None for all others; `plans` are asked about members
+    of gangs.
     """
 
     def __init__(
@@ -71,9 +73,10 @@ class Verbs:
         *,
         unknown_nodes: UnknownNodes = "refuse",
         held: Callable[[str], str | None] = lambda uid: None,
+        plans: GangPlans | None = None,
     ) -> None:
         self._engine, self._passes_unknown, self._held = engine, unknown_nodes == "pass", held
-        self._nodes = engine.state.nodes
+        self._nodes, self._plans = engine.state.nodes, plans
         self._default = next(iter(engine.cycles))
         self._by_bytes: Recent[bytes, Asked] = Recent(64)
         self._by_uid: Recent[str, Asked] = Recent(_PODS_REMEMBERED)
@@ -86,6 +89,8 @@ class Verbs:
         names = args.names
         if names is None:
             return filter_result(args, None)
+        if self._plans is not None and self._plans.is_member(asked.info.uid):
+            return self._filter_member(self._plans, asked, args, names)
         rows = self._rows(names)
         offer = asked.cycle.offer(asked.info, asked.key)
         passing = self._passing(offer, rows)
@@ -106,6 +111,10 @@ class Verbs:
         """0..10 for each of the nodes, 10 for the best ones alone. Raises Refused."""
         asked = self._asked(args.pod, args.pod_bytes)
         names = args.names or []
+        plan = self._plans.of(asked.info.uid) if self._plans is not None else None
+        if plan is not None:
+            planned = plan.nodes[asked.info.uid]
+            return [HostPriority(name, MAX_SCORE if name == planned else 0) for name in names]
         rows = self._rows(names)
         scores = np.zeros(len(names), np.int64)
         passing = self._passing(asked.cycle.offer(asked.info, asked.key), rows) & (rows >= 0)
@@ -116,6 +125,10 @@ class Verbs:
     def preempt(self, args: PreemptionArgs) -> PreemptionResult:
         """The nodes where the pod fits once these victims are gone, with the same victims. Raises Refused."""
         asked = self._asked(args.pod, args.pod_bytes)
+        if self._plans is not None and self._plans.is_member(
+            asked.info.uid
+        ):  # room for one of them is of no use
+            return PreemptionResult({})
         kept = {node: victims for node, victims in args.victims.items() if self._helps(asked, node, victims)}
         return PreemptionResult(kept)
 
@@ -128,6 +141,17 @@ class Verbs:
         if self._passing(offer, np.array([row], np.intp))[0]:
             return None
         return f"{node}: {_Texts(asked, offer).of(row)[0]}"
+
+    def refusal_of_assumed(self, uid: str, node: str) -> str | None:
+        """The same of a pod that is assumed there."""
+        asked, state = self.known(uid), self._engine.state
+        if asked is None:
+            return "the pod was not asked about"
+        state.lift(uid)
+        try:
+            return self.refusal(asked, node)
+        finally:
+            state.put_back(uid)
 
     def known(self, uid: str) -> Asked | None:
         """A pod that was asked about lately, or waits."""
@@ -142,6 +166,19 @@ class Verbs:
         return Asked(info, cycle, cycle.read_key(info))
 
     # ---- internals
+
+    def _filter_member(self, plans: GangPlans, asked: Asked, args: Args, names: list[str]) -> FilterResult:
+        """The one node that the gang's plan has for the pod. Without a plan none: and no preemption, which
+        would be for this one alone."""
+        offered = set(names)
+        try:
+            node = plans.node_for(asked.info.uid, offered.__contains__)
+        except NotNow as why:
+            failed = dict.fromkeys(names, str(why))
+            return filter_result(args, [False] * len(names), failed_and_unresolvable_nodes=failed)
+        elsewhere = f"the pod's gang has a place for it on node {node}"
+        failed = {name: elsewhere for name in names if name != node}
+        return filter_result(args, [name == node for name in names], failed_and_unresolvable_nodes=failed)
 
     def _asked(self, pod: Pod, raw: bytes) -> Asked:
         asked = self._by_bytes.get(raw)

@@ -136,6 +136,12 @@ async def missing_for_gangs(
     )
 
 
+async def why_not(client: KubeClient, permissions: Iterable[Permission], manifest: str) -> str:
+    """The same of what can be done without: empty when it may."""
+    missing = await _missing(client, permissions)
+    return _text(missing, manifest) if missing else ""
+
+
 async def require(client: KubeClient, permissions: Iterable[Permission], manifest: str) -> None:
     """Of any other command; `manifest` is the file that grants them. Raises MissingPermissions, or what
     `KubeClient.request` raises."""

@@ -45,6 +45,7 @@ from tests.cluster import ControlPlane, node_manifest
 from tests.cluster.api import Api
 from tests.cluster.control_plane import API_SERVER, SCHEDULER, environment
 from tests.cluster.flags import POD_GROUPS_GATES, POD_GROUPS_SERVED
+from tests.cluster.tls import TlsConnection
 
 POLL_S = 0.05
 GIVE_UP_AFTER_S = 600.0
@@ -192,7 +193,7 @@ class Seen:
 
     def _open(self) -> None:
         host, port = str(self._server.hostname), self._server.port
-        self._connection = http.client.HTTPSConnection(host, port, context=self._tls, timeout=SILENCE_S)
+        self._connection = TlsConnection(host, port, tls=self._tls, timeout_s=SILENCE_S)
         self._connection.request("GET", self._path, headers=self._headers)
         self._response = self._connection.getresponse()
         if self._response.status != http.client.OK:

@@ -94,6 +94,25 @@ def values_schema() -> Json:
                         "annotations": LABELS,
                     }
                 ),
+                "extender": strict(
+                    {
+                        "enabled": FLAG,
+                        "replicaCount": {"type": "integer", "minimum": 0},
+                        "port": PORT,
+                        "metricsPort": PORT,
+                        "clusterIP": TEXT,
+                        "httpTimeout": DURATION,
+                        "unknownNodes": {"enum": ["refuse", "pass"]},
+                        "tls": strict({"secretName": TEXT}),
+                        "profiles": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"$ref": "#/definitions/ProfileConfig"},
+                        },
+                        "clientConnection": {"$ref": "#/definitions/ClientConnection"},
+                        "resources": KUBERNETES,
+                    }
+                ),
                 "crds": strict({"enabled": FLAG, "keep": FLAG}),
                 "serviceAccount": strict({"create": FLAG, "name": TEXT, "annotations": LABELS}),
                 "rbac": strict({"create": FLAG, "metricsReader": FLAG}),

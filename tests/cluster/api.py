@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
+from tests.cluster.tls import TlsConnection
+
 Json = dict[str, Any]
 
 PAGE_SIZE = 1000
@@ -64,7 +66,7 @@ class Api:
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         self._timeout_s = timeout_s
         # Idle connections and since when, the last used on top. A deque's append and pop are atomic.
-        self._idle: deque[tuple[http.client.HTTPSConnection, float]] = deque()
+        self._idle: deque[tuple[TlsConnection, float]] = deque()
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> Self:
@@ -191,7 +193,7 @@ class Api:
         self._idle.append((connection, time.monotonic()))
         return response.status, answer
 
-    def _connection(self) -> http.client.HTTPSConnection:
+    def _connection(self) -> TlsConnection:
         """An idle one that the server has not closed yet, or a new one."""
         try:
             connection, since = self._idle.pop()
@@ -200,7 +202,7 @@ class Api:
             connection.close()
         except IndexError:
             pass
-        return http.client.HTTPSConnection(self._host, self._port, context=self._tls, timeout=self._timeout_s)
+        return TlsConnection(self._host, self._port, tls=self._tls, timeout_s=self._timeout_s)
 
 
 def collection_of(manifest: Json) -> str:

@@ -39,6 +39,12 @@ class Extender(Scheduler):
         super().__init__(f"--address=127.0.0.1:{port}", *quick, *flags, kubeconfig=kubeconfig, log=log)
 
 
+def priority_class(value: int) -> Json:
+    """Named after its value."""
+    kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
+    return {**kind, "metadata": {"name": f"extender-{value}"}, "value": value}
+
+
 def asking(url: str, **fields: Any) -> Json:
     """An entry of `extenders` in kube-scheduler's configuration that uses all verbs."""
     return {

@@ -17,6 +17,7 @@ from typing import Protocol, Self, TypeVar
 from urllib.parse import urlencode
 
 from tests.cluster import Api, ApiError
+from tests.cluster.tls import TlsConnection
 from tests.integration.harness import DEADLINE_S, Json
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class Observer:
         self._tls = ssl.create_default_context(cafile=str(plane.ca_file))
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self._connection: http.client.HTTPSConnection | None = None
+        self._connection: TlsConnection | None = None
         self._thread = threading.Thread(target=self._run, name=f"observe {path}", daemon=True)
         self.objects: dict[str, Json] = {}
 
@@ -100,7 +101,7 @@ class Observer:
     def _follow(self, version: str) -> None:
         host, _, port = self._plane.server.removeprefix("https://").partition(":")
         query = {"watch": "true", "resourceVersion": version, **self._selectors}
-        connection = http.client.HTTPSConnection(host, int(port), context=self._tls, timeout=DEADLINE_S)
+        connection = TlsConnection(host, int(port), tls=self._tls, timeout_s=DEADLINE_S)
         self._connection = connection
         try:
             headers = {"Authorization": f"Bearer {self._plane.token}"}

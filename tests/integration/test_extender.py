@@ -1,5 +1,6 @@
 """A real kube-scheduler asks the extender, and goes by what it says."""
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from tests.integration.extending import Extender, Recorder, asking, start_kube_s
 from tests.integration.harness import Json
 from tests.integration.observer import Observer, node_of
 
-GIB = 2**30
+FEW, FULL = (40, 200), (200, 2000)
+"""(nodes, pods): as `make test` and as `make extender-full` has them."""
 
 
 @pytest.fixture
@@ -61,7 +63,8 @@ def names_of(message: Json) -> list[str]:
 
 @pytest.mark.parametrize("cached", [True, False], ids=["names", "nodes"])
 def test_every_pod_goes_to_one_of_the_best_nodes(own_plane: ControlPlane, log: Path, cached: bool) -> None:
-    place_and_judge(own_plane, log, nodes=40, pods=200, cached=cached)
+    nodes, pods = FULL if os.environ.get("WHOLEPOD_EXTENDER_FULL") else FEW
+    place_and_judge(own_plane, log, nodes=nodes, pods=pods, cached=cached)
 
 
 def place_and_judge(plane: ControlPlane, log: Path, *, nodes: int, pods: int, cached: bool) -> None:

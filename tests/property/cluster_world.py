@@ -188,7 +188,8 @@ class ClusterWorld(World):
         self.healed, self.active_at = True, self.now()
         self.node_memory["big"] = 100
         for process in self.processes:
-            cast(Wholepod, process).see_nodes()
+            if cast(Wholepod, process).has_begun:  # others will see it when they do
+                cast(Wholepod, process).see_nodes()
         for pod in self.pods.values():
             if pod["metadata"]["annotations"].pop("unbindable", None):
                 self._changed(pod)
@@ -217,6 +218,7 @@ class Wholepod(Process):
 
     def __init__(self, world: ClusterWorld, number: int) -> None:
         self.feed: asyncio.Queue[tuple[Pod, bool]] = asyncio.Queue()
+        self.has_begun = False
         super().__init__(world, number)
 
     async def _main(self) -> None:
@@ -224,7 +226,7 @@ class Wholepod(Process):
         rng = random.Random(world.seed + self.number)
         client = cast(KubeClient, Client(self))
         clock = asyncio.get_running_loop().time
-        self.took_over = False
+        self.has_begun, self.took_over = True, False
         queue = SchedulingQueue(clock, initial_backoff_s=0.5, max_backoff_s=5.0)
         self.engine = Engine([make_profile(gangs=_GANGS)], clock=clock, queue=queue)
         self.loop = SchedulingLoop(self.engine, Metrics(), may_decide=self._may_decide, clock=clock)

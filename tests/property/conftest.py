@@ -2,9 +2,14 @@
 
 import pytest
 
-from tests.property.fault_counts import RECORD, is_long, write_report
+from tests.property.long_runs import HandOver, note_report
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if is_long() and len(RECORD) == 3 and exitstatus == 0:
-        write_report(RECORD)
+@pytest.fixture
+def hand_over(request: pytest.FixtureRequest) -> HandOver:
+    """`hand_over(report, part)`: what the test has done, for the report of a long run."""
+    return lambda report, part: request.node.user_properties.append((report, part))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    note_report(report)

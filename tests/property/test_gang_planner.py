@@ -20,6 +20,8 @@ from scheduler.core.engine import Engine
 from scheduler.core.gangs.planner import Planner
 from scheduler.core.gangs.rooms import Member, Rooms
 from tests.builders import make_engine, make_node, make_pod
+from tests.property.exactness import Compared
+from tests.property.long_runs import HandOver
 from tests.property.naive_gangs import NaiveNode, NaivePod, has_plan
 
 APPS = ("a", "b")
@@ -138,24 +140,37 @@ def naive(wanted: dict[str, Any]) -> NaivePod:
     return NaivePod(wanted["memory"], wanted["app"], terms("podAffinity"), terms("podAntiAffinity"), spread)
 
 
-@given(clusters(), st.lists(manifests(), min_size=1, max_size=4), st.data())
-def test_a_plan_is_found_if_there_is_one(
-    engine: Engine, wanted: list[dict[str, Any]], data: st.DataObject
-) -> None:
-    need = data.draw(st.integers(max(1, len(wanted) - 1), len(wanted)))
-    members = members_of(engine, wanted)
-    exists = plan_exists(engine, members, need)
-    assert naively(engine, wanted, need) == exists
-    check(engine, members, need, exists=exists)
+def test_a_plan_is_found_if_there_is_one(hand_over: HandOver) -> None:
+    compared = Compared()
+
+    @settings(max_examples=max(120, settings().max_examples // 4))
+    @given(clusters(), st.lists(manifests(), min_size=1, max_size=4), st.data())
+    def one_case(engine: Engine, wanted: list[dict[str, Any]], data: st.DataObject) -> None:
+        need = data.draw(st.integers(max(1, len(wanted) - 1), len(wanted)))
+        members = members_of(engine, wanted)
+        exists = plan_exists(engine, members, need)
+        assert naively(engine, wanted, need) == exists
+        check(engine, members, need, exists=exists)
+        compared.cases[len(members), exists] += 1
+
+    one_case()
+    hand_over("planning-model", compared.plain())
 
 
-@settings(max_examples=max(200, settings().max_examples // 2))
-@given(clusters(nodes=(3, 4), memory=(2, 6)), st.lists(manifests(), min_size=5, max_size=6), st.data())
-def test_a_plan_for_more_members_is_found_if_there_is_one(
-    engine: Engine, wanted: list[dict[str, Any]], data: st.DataObject
-) -> None:
-    need = data.draw(st.integers(len(wanted) - 1, len(wanted)))
-    check(engine, members_of(engine, wanted), need, exists=naively(engine, wanted, need))
+def test_a_plan_for_more_members_is_found_if_there_is_one(hand_over: HandOver) -> None:
+    compared = Compared()
+
+    @settings(max_examples=max(200, settings().max_examples // 4))
+    @given(clusters(nodes=(3, 4), memory=(2, 6)), st.lists(manifests(), min_size=5, max_size=6), st.data())
+    def one_case(engine: Engine, wanted: list[dict[str, Any]], data: st.DataObject) -> None:
+        need = data.draw(st.integers(len(wanted) - 1, len(wanted)))
+        members = members_of(engine, wanted)
+        exists = naively(engine, wanted, need)
+        check(engine, members, need, exists=exists)
+        compared.cases[len(members), exists] += 1
+
+    one_case()
+    hand_over("planning-model", compared.plain())
 
 
 def test_what_passed_beside_a_member_that_had_yet_to_pass_is_looked_at_again() -> None:

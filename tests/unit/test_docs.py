@@ -14,6 +14,7 @@ from scheduler import cli, config
 from scheduler.controller.metrics import Metrics as ControllerMetrics
 from scheduler.core.engine import Decision, Engine, Verdict
 from scheduler.core.plugin import Plugin
+from scheduler.extender.metrics import Metrics as ExtenderMetrics
 from scheduler.observe.metrics import Metrics
 from scheduler.plugins import BUILT_IN, DEFAULT_SCORES, FILTERS
 from scheduler.plugins.arguments import Arguments
@@ -282,7 +283,11 @@ def test_every_metric_is_described(metrics: Metrics) -> None:
 
 def test_queries_name_metrics_that_exist(metrics: Metrics) -> None:
     exported = {sample.name for family in metrics.registry.collect() for sample in family.samples}
-    exported |= {f"{family.name}_total" for family in ControllerMetrics().registry.collect()}
+    extender = ExtenderMetrics()
+    extender.watch(under_way=lambda: 0, plans=dict)
+    for others in (ControllerMetrics().registry, extender.registry):
+        exported |= {f"{family.name}_total" for family in others.collect()}
+        exported |= {family.name for family in others.collect()}
     for page in PAGES:
         named = set(
             re.findall(

@@ -95,6 +95,18 @@ readinessProbe:
   timeoutSeconds: 5
 {{- end -}}
 
+{{- define "wholepod.extenderName" -}}
+{{ include "wholepod.fullname" . }}-extender
+{{- end -}}
+
+{{/* The extender's configuration file: profiles of its own, the rest as the scheduler's. */}}
+{{- define "wholepod.extenderConfiguration" -}}
+{{- $configuration := include "wholepod.configuration" . | fromYaml -}}
+{{- $_ := set $configuration "profiles" .Values.extender.profiles -}}
+{{- $_ := set $configuration "clientConnection" .Values.extender.clientConnection -}}
+{{- toYaml $configuration -}}
+{{- end -}}
+
 {{- define "wholepod.controllerName" -}}
 {{ include "wholepod.fullname" . }}-controller
 {{- end -}}

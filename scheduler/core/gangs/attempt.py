@@ -117,9 +117,16 @@ class Workspace:
         return [lacking, 1] if lacking > 1 and gang.existing >= options.min_count else [1]
 
     def planning(
-        self, gang: Gang, options: GangOptions, pods: Sequence[QueuedPod], *, need: int
+        self,
+        gang: Gang,
+        options: GangOptions,
+        pods: Sequence[QueuedPod],
+        *,
+        need: int,
+        kept: frozenset[str] = frozenset(),
     ) -> GangPlanning:
-        """A plan for these pods, `need` of them at least, beside the members that have a node.
+        """A plan for these pods, `need` of them at least, beside the members that have a node. `kept`: nodes
+        that are none of theirs.
 
         The largest come first: what is left for the last must take only the small ones. Native groups'
         members keep kube-scheduler's order where the profile decides as kube-scheduler does
@@ -138,7 +145,7 @@ class Workspace:
             self.rooms,
             placed=placed,
             need=need,
-            kept=lambda: self.kept_from(gang.oldest),
+            kept=lambda: self.kept_from(gang.oldest) | kept,
         )
 
     def _size(self, pod: QueuedPod) -> float:

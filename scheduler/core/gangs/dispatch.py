@@ -68,7 +68,7 @@ class GangDispatch:
         self.book = GangBook(state.nodes.cluster, policies)
         self.cost = GangCost()
         self.accounts = GangAccounts(self.book, state, queue, cycles, self.cost, clock)
-        workspace = Workspace(
+        workspace = self.workspace = Workspace(
             state,
             Rooms(state),
             cycles,
@@ -91,7 +91,6 @@ class GangDispatch:
         self._shortage = Shortage(state, queue, self.book, clock, self._lacking.wanting, self.hoarding)
         self.incomplete = Incomplete(self.book, queue, clock, self._why_incomplete)
         self.rescue = Rescue(workspace, queue, post_filters, self.hoarding, self._drop, self._settle)
-        self._workspace = workspace
         self._on_freed, self._on_asleep, self._cpu_clock = on_freed, on_asleep, cpu_clock
         self.decided: deque[MemberOutcome] = deque()
         self._runs = Runs()
@@ -132,12 +131,12 @@ class GangDispatch:
         changed = before is None or before.pod.spec != info.pod.spec or info.terminating
         if info.node_name:
             self._drop(info.uid)  # whoever bound it
-            self._workspace.rooms.hand_over(info.uid)
+            self.workspace.rooms.hand_over(info.uid)
         if changed:
             self._drop_attempt(info.uid)
         queued = self._queue.get(info.uid)
         if queued is not None and queued.place is Place.TENTATIVE and changed:
-            self._workspace.rooms.give_back(info.uid)
+            self.workspace.rooms.give_back(info.uid)
             self._drop(info.uid)
             self._queue.activate(queued, "PodUpdate")
 
@@ -150,7 +149,7 @@ class GangDispatch:
         self.news.forget(uid)
         self._drop(uid)
         self._drop_attempt(uid)
-        self._workspace.rooms.hand_over(uid)
+        self.workspace.rooms.hand_over(uid)
         self._review(gang, uid)
 
     def node_overlapped(self, node: str) -> None:
@@ -230,13 +229,13 @@ class GangDispatch:
         options = self.book.options_to_plan(gang)
         short = shortage(gang, options, self._state)
         if short:
-            outcomes = [self._workspace.turned_away(pod, short) for pod in taken.values()]
+            outcomes = [self.workspace.turned_away(pod, short) for pod in taken.values()]
             self._settle(outcomes)
             self._lacking.tell(gang, outcomes, self.news)
             return True
         for name in {pod.kind[0] for pod in taken.values()}:
             # What happens while the attempt goes on may help just as well as what happens after it.
-            self._on_asleep(name, [plugin.name for plugin in self._workspace.cycles[name].profile.filters])
+            self._on_asleep(name, [plugin.name for plugin in self.workspace.cycles[name].profile.filters])
         self._terms[gang.ref] = self.book.options(gang)
         strategy = self._strategies[options.strategy]
         attempt = self.rescue.attempt(gang, options, strategy.attempt(gang, options, list(taken.values())))
@@ -383,8 +382,8 @@ class GangDispatch:
             else:
                 if queued.place is not Place.IN_FLIGHT:
                     self._queue.take(queued)
-                freed = self._workspace.rooms.nominated(queued.info.uid)
-                outcome = replace(outcome, volumes=self._workspace.rooms.hand_over(queued.info.uid))
+                freed = self.workspace.rooms.nominated(queued.info.uid)
+                outcome = replace(outcome, volumes=self.workspace.rooms.hand_over(queued.info.uid))
                 if freed is not None:
                     self._on_freed(freed)
             self.decided.append(outcome)

@@ -28,6 +28,7 @@ class Leader:
         name: str,
         *,
         before_bind: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._before_bind = before_bind
@@ -39,7 +40,14 @@ class Leader:
             rng=random.Random(1),
         )
         self.committer = GangCommitter(
-            client, self.journal, self, self, scheduler_name="wholepod", rng=random.Random(1), wall=wall
+            client,
+            self.journal,
+            self,
+            self,
+            scheduler_name="wholepod",
+            rng=random.Random(1),
+            clock=clock,
+            wall=wall,
         )
         self.outcomes: dict[str, BindOutcome] = {}
         self.short: list[int] = []
