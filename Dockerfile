@@ -38,7 +38,7 @@ CMD ["run"]
 ARG BASE
 ARG VERSION=unknown
 ARG REVISION=unknown
-ARG SOURCE=https://wholepod.io
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="wholepod" \
       org.opencontainers.image.description="A Kubernetes scheduler that places whole pods by memory fit" \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -150,6 +150,11 @@ bench-conflicts: environment ## Measure how long single pods wait while large op
 bench-decisions: environment ## Measure decisions alone, without an API server
 	@$(RUN) python -m tests.bench.decisions $(ARGS)
 
+.PHONY: bench-sizing
+bench-sizing: environment ## Measure memory and CPU of scheduler, standby and controller on large clusters
+	@$(RUN) python -m tests.cluster programs
+	@$(RUN) python -m tests.bench.sizing $(ARGS)
+
 .PHONY: bench-packing
 bench-packing: environment ## Compare packing with simple policies, and what gangs cost, on real traces
 	@$(RUN) python -m tests.bench.packing $(ARGS)
