@@ -15,7 +15,7 @@ from scheduler.extender import wire
 from scheduler.extender.binds import Binds
 from scheduler.extender.following import Progress
 from scheduler.extender.metrics import Metrics
-from scheduler.extender.server import ANSWERED, REFUSED, Answer, Unavailable
+from scheduler.extender.server import ANSWERED, REFUSED, Answer, NoAnswer, Unavailable
 from scheduler.extender.verbs import Refused, Verbs
 
 _SHARE = 0.8
@@ -81,7 +81,7 @@ class Answers:
         try:
             return ANSWERED, wire.encode(await self._on_current_state(pod, verb, args))
         except Refused as error:
-            raise Unavailable(str(error)) from error
+            raise NoAnswer(str(error)) from error
 
     async def _on_current_state(self, pod: Pod, verb: Callable[[Any], Any], args: Any) -> Any:
         version = pod.metadata.resource_version

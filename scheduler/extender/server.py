@@ -27,6 +27,10 @@ Answer = Callable[[bytes], Awaitable[tuple[str, bytes]]]
 """From a request's body to (outcome, the answer's). Raises WireError, or Unavailable."""
 
 
+class NoAnswer(Exception):
+    """To a verb whose answer has no `Error`: there is none for this pod; the text says why."""
+
+
 class Unavailable(Exception):
     """Nothing can be said for now; the text says why."""
 
@@ -89,6 +93,8 @@ class ExtenderServer:
             return MALFORMED, _text(error.status, error.reason or "")
         except web.RequestPayloadError as error:  # an encoding that the body does not have
             return MALFORMED, _text(400, str(error))
+        except NoAnswer as error:
+            return REFUSED, _text(422, str(error))
         except Unavailable as error:
             return UNAVAILABLE, _text(503, str(error))
         except Exception as error:

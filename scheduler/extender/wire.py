@@ -8,6 +8,7 @@ Source: k8s.io/kube-scheduler/extender/v1/types.go; pkg/scheduler/extender.go, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -118,6 +119,9 @@ _named = msgspec.json.Decoder(_Named)
 _text: msgspec.json.Decoder[str | None] = msgspec.json.Decoder(str | None)
 _count = msgspec.json.Decoder(_Int64 | None)
 _NULL = b"null"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""IsDNS1123Subdomain (apimachinery pkg/util/validation/validation.go)."""
+_LONGEST_NAME = 253
 
 
 def decode_args(body: bytes) -> Args:
@@ -161,7 +165,14 @@ def decode_binding_args(body: bytes) -> BindingArgs:
             raise WireError(f"{name} is missing")
         return value
 
-    return BindingArgs(text("PodName"), text("PodNamespace"), text("PodUID"), text("Node"))
+    def name(field: str) -> str:
+        """Names become part of a path at the API server, where `..` or a slash would lead elsewhere."""
+        value = text(field)
+        if len(value) > _LONGEST_NAME or not _NAME.fullmatch(value):
+            raise WireError(f"{field} is no name of an object: {value[:_LONGEST_NAME]!r}")
+        return value
+
+    return BindingArgs(name("PodName"), name("PodNamespace"), text("PodUID"), name("Node"))
 
 
 def filter_result(args: Args, passing: Sequence[bool] | None, **fields: Any) -> FilterResult:

@@ -14,7 +14,6 @@ from rich.console import Console
 from tests.cluster.assets import Report
 from tests.cluster.errors import ClusterError
 from tests.cluster.kind import cluster, engine
-from tests.cluster.kind.ways import Way
 from tests.cluster.progress import live_report
 
 ANSWERED_NO, UNUSABLE = 1, 3
@@ -39,20 +38,22 @@ def up() -> None:
         if found is not None and cluster.exists(found):
             if not answers():
                 raise ClusterError("there is a cluster, and it does not answer: make kind-down first")
+            with step("kube-proxy"):
+                cluster.refresh(found)
             click.echo("The kind cluster is up already")
             return
-        way, plan = cluster.prepare(found)
-        if way is Way.PULLED:
-            click.echo(f"Node image: {cluster.KIND_NODE_IMAGE}")
+        prepared = cluster.prepare(found)
+        if prepared.node_image is not None:
+            click.echo(f"Node image: {prepared.node_image}")
         else:
             click.echo("Node image: made here from Debian's packages, since the registry can't be reached")
         if found is not None:
             click.echo(f"Docker engine: {found.version}, which runs already")
-        sentences = plan.sentences()
+        sentences = prepared.plan.sentences()
         click.echo("This changes on this machine:" if sentences else "This changes nothing on this machine")
         for sentence in sentences:
             click.echo(f"  - {sentence}")
-        cluster.up(found, way, plan, step)
+        cluster.up(found, prepared, step)
     click.echo("The kind cluster is up")
     click.echo(f"  export KUBECONFIG={cluster.kubeconfig()}")
     click.echo("  make kind-down")

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -20,9 +21,9 @@ from tests.cluster.kind.engine import Daemon, Engine
 from tests.cluster.kind.shell import run
 from tests.cluster.kind.ways import Facts, Way
 
-KIND_NODE_IMAGE = (
-    "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
-)
+KIND_NODE_IMAGE = "kindest/node:v1.37.0"
+# What kind asks for by itself, too. An image that was brought by `docker load` has no digest.
+KIND_NODE_DIGEST = "sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 READY_TIMEOUT_S = 240
 
 Command = list[str | Path]
@@ -47,30 +48,42 @@ def record() -> host.Record | None:
     return None
 
 
-def prepare(found: Engine | None) -> tuple[Way, host.Plan]:
+@dataclass(frozen=True)
+class Preparation:
+    """How to go about it."""
+
+    way: Way
+    plan: host.Plan
+    node_image: str | None
+    """The one to use; None if it has to be made."""
+
+
+def prepare(found: Engine | None) -> Preparation:
     """Decide how to go about it. Tries to pull kind's image, and changes nothing else.
 
     Raises ClusterError if there is no way.
     """
     if asked_minor() is not None:
         raise ClusterError(f"the kind cluster runs one version of Kubernetes only: unset {MINOR_VARIABLE}")
+    image = None if found is None else _kinds_image(found)
     facts = Facts(
         engine=found is not None,
-        node_image=found is not None and (found.has_image(KIND_NODE_IMAGE) or found.pull(KIND_NODE_IMAGE)),
+        node_image=image is not None,
         cgroup_version=engine.host_cgroup_version() if found is None else found.cgroup_version,
         root=os.geteuid() == 0,
         apt=Path("/usr/bin/apt-get").exists(),
     )
     way = ways.choose(facts, KIND_NODE_IMAGE)
-    return way, host.plan(way, engine=found is not None)
+    return Preparation(way, host.plan(way, engine=found is not None), image)
 
 
-def up(found: Engine | None, way: Way, plan: host.Plan, step: Step) -> None:
+def up(found: Engine | None, prepared: Preparation, step: Step) -> None:
     """Change the host as planned, and create the cluster. Raises ClusterError."""
+    way, plan = prepared.way, prepared.plan
     with step("Programs") as report:
         kind = _kind(report)
         tools = node_image.programs(report) if way is Way.BUILT else {}
-    name = node_image.name_of(tools) if way is Way.BUILT else KIND_NODE_IMAGE
+    name = prepared.node_image or node_image.name_of(tools)
     done = record() or host.Record(way=way, node_image=name)
     done.way, done.node_image = way, name
     for setting in {**plan.sysctls, **plan.watched}:
@@ -96,6 +109,25 @@ def up(found: Engine | None, way: Way, plan: host.Plan, step: Step) -> None:
     with step("Cluster") as report:
         report(f"Creating {len(config.WORKERS_MIB) + 1} nodes")
         _create(kind, found, name, config.cluster(way, memory_bytes=found.memory_bytes))
+
+
+def refresh(found: Engine) -> None:
+    """Make a cluster that is there as good as new. Raises ClusterError.
+
+    kube-proxy 1.37 in its nftables mode, which a node image that is made here is bound to, has been seen to
+    take all Services out of a table that has them already, at its hourly full synchronisation and when it is
+    started anew. So its table is removed first; it writes a new one, which is good for the next hour.
+    """
+    done = record()
+    if done is None or done.way is not Way.BUILT:
+        return
+    for node in found.docker("ps", "--format={{.Names}}", *_OF_CLUSTER, doing="Listing nodes").split():
+        # Added first, so that there is one to remove.
+        script = "nft add table ip kube-proxy && nft delete table ip kube-proxy"
+        found.docker("exec", node, "sh", "-c", script, doing=f"Removing kube-proxy's table of {node}")
+    proxy = ("daemonset/kube-proxy", "--namespace=kube-system")
+    kubectl("rollout", "restart", *proxy)
+    kubectl("rollout", "status", *proxy, f"--timeout={READY_TIMEOUT_S}s")
 
 
 def load(archive: Path) -> None:
@@ -181,12 +213,22 @@ def _kind(report: Report) -> Path:
     return sources.find(["kind"], report=report)["kind"].path
 
 
+def _kinds_image(found: Engine) -> str | None:
+    """kind's node image, if the engine has it or can pull it."""
+    pinned = f"{KIND_NODE_IMAGE}@{KIND_NODE_DIGEST}"
+    there = next((name for name in (pinned, KIND_NODE_IMAGE) if found.has_image(name)), None)
+    return there or (pinned if found.pull(pinned) else None)
+
+
 def _set(sysctls: dict[str, str]) -> None:
+    refused = []
     for name, value in sysctls.items():
         try:
             host.write(name, value)
         except PermissionError:
-            raise ClusterError(f"{name} has to be set to {value}: sudo sysctl -w {name}={value}") from None
+            refused.append(f"{name}={value}")
+    if refused:
+        raise ClusterError(f"kernel settings are root's to change: sudo sysctl -w {' '.join(refused)}")
 
 
 def _write(done: host.Record) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.chart.helm import NAMESPACE
+from tests.cluster import ApiError
 from tests.e2e.kind.manifests import Json, container, pod, spec
 from tests.e2e.kind.stage import Stage, expect, until
 from tests.integration.observer import node_of
@@ -53,6 +54,10 @@ class Stream:
         self._stop.set()
         self._thread.join()
 
+    def check(self) -> None:
+        """Raises NotSoError if no more pods come."""
+        expect(self.error is None, f"the stream broke off: {self.error!r}")
+
     def _run(self) -> None:
         try:
             while not self._stop.wait(1 / RATE_PER_S):
@@ -74,22 +79,26 @@ class Stream:
         placed.sort(key=lambda each: int(each["metadata"]["name"].removeprefix("p-")))
         for each in placed[:-KEPT]:
             path = f"/api/v1/namespaces/{self._namespace}/pods/{each['metadata']['name']}"
-            self._stage.api.delete(path)
+            try:
+                self._stage.api.delete(path)
+            except ApiError as error:
+                if error.status != 404:  # gone already, and not yet seen to be
+                    raise
 
 
 def failovers(stage: Stage) -> str:
     """Each way in turn; all pods of the stream have to be placed, each once."""
     with stage.namespace("stream") as namespace:
         with Stream(stage, namespace) as stream:
-            times = [f"{way} {_take_away(stage, way):.1f} s" for way in WAYS]
-        expect(stream.error is None, f"the stream broke off: {stream.error!r}")
+            times = [f"{way} {_take_away(stage, stream, way):.1f} s" for way in WAYS]
+        stream.check()
         until(lambda: all(uid in stage.witness.bound_at for uid in stream.created), "all pods are placed")
         return f"{len(stream.created)} pods, none lost; the next bind after the leader was " + ", ".join(
             times
         )
 
 
-def _take_away(stage: Stage, way: Way) -> float:
+def _take_away(stage: Stage, stream: Stream, way: Way) -> float:
     """Seconds until another leader binds a pod."""
     until(lambda: len(stage.replicas()) == 2, "both replicas are ready")
     leader = stage.leader()
@@ -110,7 +119,7 @@ def _take_away(stage: Stage, way: Way) -> float:
     try:
         until(lambda: stage.holder() not in ("", former), "another one leads")
         leads = time.monotonic()
-        first = until(lambda: _first_bind_after(stage, leads), "another one binds")
+        first = until(lambda: _first_bind_after(stage, stream, leads), "another one binds")
     finally:
         if way is Way.CUT:
             for rule in rules:
@@ -118,8 +127,9 @@ def _take_away(stage: Stage, way: Way) -> float:
     return first - started
 
 
-def _first_bind_after(stage: Stage, moment: float) -> float:
+def _first_bind_after(stage: Stage, stream: Stream, moment: float) -> float:
     """0 if there is none yet."""
+    stream.check()
     return min((at for at in list(stage.witness.bound_at.values()) if at >= moment), default=0.0)
 
 

@@ -171,3 +171,12 @@ def test_what_is_no_request_is_told_so(body: bytes) -> None:
 def test_the_last_of_several_fields_counts() -> None:
     body = json.dumps({"Pod": pod(), "NodeNames": ["a"]})[:-1] + ', "nodenames": ["b"]}'
     assert wire.decode_args(body.encode()).names == ["b"]
+
+
+@pytest.mark.parametrize("field", ["PodName", "PodNamespace", "Node"])
+@pytest.mark.parametrize("name", ["..", "../../nodes/n", "a/b", "a?x=1", "a%2Fb", "\n", "A", "a" * 254, ""])
+def test_a_bind_leads_nowhere_else(field: str, name: str) -> None:
+    request = {"PodName": "p", "PodNamespace": "ns", "PodUID": "u", "Node": "n.example.com"}
+    assert wire.decode_binding_args(encoded(request)).node == "n.example.com"
+    with pytest.raises(WireError, match=field):
+        wire.decode_binding_args(encoded({**request, field: name}))
