@@ -235,11 +235,7 @@ class Gangs:
     def on_bound(self, uid: str, outcome: BindOutcome) -> bool:
         """For `Writer`; False if the bind is none of a commit's."""
         committer = self._committer
-        if committer is None or not committer.on_bound(uid, outcome):
-            return False
-        if not self._engine.knows(uid):
-            committer.miss(uid)  # it was gone before we heard that it was bound
-        return True
+        return committer is not None and committer.on_bound(uid, outcome, is_there=self._is_there(uid))
 
     def stop(self) -> None:
         """The process ends: whoever decides next goes on from what is written."""

@@ -178,6 +178,7 @@ class GangCommitter:
         for transaction in list(self._transactions.values()):
             member = transaction.losable(uid)
             if member is not None:
+                transaction.doubt(uid)
                 self._spawn(partial(self._look_at, transaction, member))
 
     def miss_all_but(self, is_there: Callable[[str], bool]) -> None:
@@ -187,12 +188,16 @@ class GangCommitter:
                 if not is_there(uid):
                     self.miss(uid)
 
-    def on_bound(self, uid: str, outcome: BindOutcome) -> bool:
-        """From the writer. False if the bind is none of ours."""
+    def on_bound(self, uid: str, outcome: BindOutcome, *, is_there: bool = True) -> bool:
+        """From the writer. False if the bind is none of ours. `is_there`: unless the watch has shown already
+        that the pod is gone, or about to."""
         transaction = self._binding.pop(uid, None)
         if transaction is None:
             return False
-        self._act(transaction, transaction.settled(uid, outcome))
+        self._act(transaction, transaction.settled(uid, outcome, in_doubt=not is_there))
+        member = transaction.losable(uid)
+        if member is not None and not is_there:
+            self._spawn(partial(self._look_at, transaction, member))
         return True
 
     def close(self, why: str) -> None:
@@ -394,7 +399,7 @@ class GangCommitter:
             case Fate.FINISHED:
                 self._act(transaction, transaction.finished(member.uid))
             case Fate.BOUND:
-                pass  # the watch is behind
+                self._act(transaction, transaction.still_bound(member.uid))  # the watch is behind
 
     async def _keep(self, transaction: Transaction, member: Member) -> None:
         note = (

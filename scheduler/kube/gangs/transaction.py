@@ -8,7 +8,8 @@
 * S3: each bind names the uid and the resourceVersion that the plan was made for. A member that has changed
   since may be bound as it is now, but only after the journal was *verified* to be ours still: the order
   (version read, journal verified, bind) is what fencing rests on (see `scheduler.kube.journal`).
-* S4: `minCount` bound members make the gang complete. Members beyond are single pods from here on.
+* S4: `minCount` bound members make the gang complete. Members beyond are single pods from here on. One that
+  the watch shows no more is *in doubt*: it makes nothing complete until it is known what became of it.
 * S5: the group's condition is written first, then the entry removed; in the other order a crash would
   leave a gang that nobody calls placed.
 * C1 to C3: see `compensate`. Deleting starts when the entry says `compensating`, and not before.
@@ -20,6 +21,7 @@ deadline does. It is counted from the first bind, or from the intent as long as 
 
 import enum
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -89,6 +91,8 @@ class Transaction:
         self._others = {member.uid: member for member in commit.already_bound}
         """Members that are bound, but not by this transaction, and those that have finished."""
         self._finished: set[str] = set()
+        self._in_doubt: Counter[str] = Counter()
+        """How many answers are awaited as to what became of a member."""
         self._intended_at = clock()
         self._first_bound_at: float | None = None
         self._missing = 0
@@ -164,8 +168,11 @@ class Transaction:
     def not_recorded(self, why: str) -> Actions:
         return self._end(complete=False, why=why)
 
-    def settled(self, uid: str, outcome: BindOutcome) -> Actions:
+    def settled(self, uid: str, outcome: BindOutcome, *, in_doubt: bool = False) -> Actions:
+        """A bind has ended. `in_doubt`: as by `doubt`, if the member is bound."""
         member = self._under_way.pop(uid)
+        if in_doubt and isinstance(outcome, Bound | BoundElsewhere):
+            self.doubt(uid)
         match outcome:
             case Bound():
                 self._bound[uid] = member
@@ -195,6 +202,15 @@ class Transaction:
         self._missing = max(0, self._missing - len(new))
         return [] if self.phase is Phase.INTENT else self._verify()
 
+    def doubt(self, uid: str) -> None:
+        """The bound member may be gone: `still_bound`, `lost` or `finished` will say."""
+        self._in_doubt[uid] += 1
+
+    def still_bound(self, uid: str) -> Actions:
+        """The member was there when it was looked at, after the doubt."""
+        self._in_doubt[uid] -= 1
+        return self._assess()
+
     def lost(self, uid: str) -> Actions:
         """A bound member is gone, terminating or has failed."""
         if self.losable(uid) is None:
@@ -209,7 +225,7 @@ class Transaction:
         if uid in self._bound and self.phase is Phase.BINDING:
             self._others[uid] = self._bound.pop(uid)
         self._finished.add(uid)
-        return []
+        return self._assess()
 
     def announced(self) -> Actions:
         return [Remove()]
@@ -303,7 +319,8 @@ class Transaction:
             return self._end_if_all_is_settled()
         if self.phase is not Phase.BINDING:
             return []
-        if self.bound >= self.commit.min_count:
+        doubtful = sum(self._in_doubt[uid] > 0 and uid not in self._finished for uid in self.counted)
+        if self.bound - doubtful >= self.commit.min_count:
             self.phase = Phase.COMPLETE
             return [Announce()]
         possible = self.bound + len(self._under_way) + len(self._changed) + len(self._verifying)

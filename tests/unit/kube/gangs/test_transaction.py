@@ -173,6 +173,39 @@ def test_a_bound_member_that_is_lost_meanwhile_is_missing() -> None:
     assert one.lost("stranger") == []
 
 
+def test_a_member_in_doubt_completes_nothing() -> None:
+    one = binding(A, B, min_count=2)
+    one.settled(A.uid, Bound("n1"))
+    one.doubt(A.uid)
+    assert one.settled(B.uid, Bound("n1")) == [Settled(B, Bound("n1"))]
+    assert one.lost(A.uid) == [Short(1)]
+
+
+def test_a_member_that_was_gone_before_its_bind_was_answered_is_in_doubt() -> None:
+    one = binding(A, B, min_count=2)
+    one.settled(A.uid, Bound("n1"), in_doubt=True)
+    assert Announce() not in one.settled(B.uid, Bound("n1"))
+    assert one.bound == 2
+
+
+def test_the_last_answer_ends_a_doubt() -> None:
+    one = binding(A, B, min_count=2)
+    one.settled(A.uid, Bound("n1"))
+    one.doubt(A.uid)
+    one.doubt(A.uid)
+    one.settled(B.uid, Bound("n1"))
+    assert one.still_bound(A.uid) == []
+    assert one.still_bound(A.uid) == [Announce()]
+
+
+def test_a_member_that_has_finished_is_in_no_doubt() -> None:
+    one = binding(A, B, min_count=2)
+    one.settled(A.uid, Bound("n1"))
+    one.doubt(A.uid)
+    one.settled(B.uid, Bound("n1"))
+    assert one.finished(A.uid) == [Announce()]
+
+
 def test_a_member_that_was_bound_before_may_be_lost_as_well() -> None:
     one = transaction(A, B, already_bound=(C,))
     one.begin()

@@ -271,6 +271,57 @@ async def test_a_member_whose_bind_is_refused_joins_again(scheduler: Scheduler, 
     assert scheduler.ended("given_up") == 0
 
 
+async def test_a_member_that_the_watch_shows_no_more_completes_nothing(
+    scheduler: Scheduler, until: Until
+) -> None:
+    """Its successor comes with the same list, and is bound before it is known what became of it."""
+    await scheduler.lead()
+    scheduler.node("n", "8Gi")
+    refused = scheduler.api.fault("POST .*/b/binding", times=1000, status=403, reason="Forbidden", message="")
+    for name in ("a", "b"):
+        scheduler.pod(name)
+    await until(lambda: scheduler.bound and refused.times < 1000)
+    scheduler.see("a")
+    scheduler.api.fault("GET .*/pods/a$", delay_s=0.5)
+    scheduler.api.delete_pod("a")
+    scheduler.see_all()
+    scheduler.pod("c")
+    await until(lambda: "c" in scheduler.bound)
+    await asyncio.sleep(0.7)
+    assert scheduler.ended("complete") == 0.0
+    assert len(scheduler.entries) == 1
+    refused.times = 0
+    await until(lambda: scheduler.ended("complete"))
+    assert set(scheduler.bound) == {"b", "c"}
+
+
+async def test_a_member_that_was_gone_before_its_bind_was_answered_completes_nothing(
+    scheduler: Scheduler, api: ApiServer, until: Until
+) -> None:
+    await scheduler.lead()
+    scheduler.node("n", "8Gi")
+
+    def lose() -> None:
+        scheduler.miss("a")
+        api.delete_pod("a")
+
+    def executed(line: str) -> None:
+        if line.endswith("/a/binding"):
+            asyncio.get_running_loop().call_soon(lose)  # before the answer is read
+
+    api.executed = executed
+    api.fault("POST .*/a/binding", delay_s=0.2)
+    for name in ("a", "b"):
+        scheduler.pod(name)
+    await until(lambda: ("default", "a") not in api.pods)
+    await asyncio.sleep(0.3)
+    assert list(scheduler.bound) == ["b"]
+    assert scheduler.ended("complete") == 0.0
+    scheduler.pod("c")
+    await until(lambda: scheduler.ended("complete"))
+    assert set(scheduler.bound) == {"b", "c"}
+
+
 async def test_compensations_are_counted_by_strategy(scheduler: Scheduler, until: Until) -> None:
     await scheduler.lead()
     scheduler.node("n", "2Gi")
