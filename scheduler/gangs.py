@@ -97,7 +97,6 @@ class Gangs:
     def serve(self, committer: GangCommitter, restarts: Restarts) -> None:
         """Gangs can be committed from now on, and started anew."""
         self._committer = committer
-        committer.miss_all_but(self._is_there)  # lost while it was read what a former leader has left
         self.losses.serve(restarts)
         self._engine.gangs.groups_replaced()  # which of them are complete is known from now on
 
@@ -229,13 +228,13 @@ class Gangs:
                 if pod.spec.node_name:
                     self._drop(pod.metadata.uid)
         if self._committer is not None:
-            self._committer.miss_all_but(self._is_there)
+            self._committer.miss_all_but(self.is_there)
         self.losses.look_at_all()
 
     def on_bound(self, uid: str, outcome: BindOutcome) -> bool:
         """For `Writer`; False if the bind is none of a commit's."""
         committer = self._committer
-        return committer is not None and committer.on_bound(uid, outcome, is_there=self._is_there(uid))
+        return committer is not None and committer.on_bound(uid, outcome, is_there=self.is_there(uid))
 
     def stop(self) -> None:
         """The process ends: whoever decides next goes on from what is written."""
@@ -313,7 +312,7 @@ class Gangs:
         """Whether a commit of the gang is under way, or may be one of a former leader's."""
         return self._committer is None or ref in self._txns
 
-    def _is_there(self, uid: str) -> bool:
+    def is_there(self, uid: str) -> bool:
         """Whether the watch shows the pod, and not as leaving."""
         placed = self._engine.state.pods.get(uid)
         return placed is not None and not placed.info.terminating

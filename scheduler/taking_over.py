@@ -83,7 +83,9 @@ class TakingOver:
                 group.create_task(restarts.run())
                 await self._relist_pods()
                 pods = await self._look_up(left)
-                await committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
+                await committer.recover(
+                    left, pods, gang_of=gangs.key_of, terms=gangs.terms, is_there=gangs.is_there
+                )
                 gangs.serve(committer, restarts)
                 self.done = True
                 self._loop.wake()

@@ -285,7 +285,9 @@ class Wholepod(Process):
                 finished = await finished_pods(client, left.entries, rng)
                 uids = {pod.metadata.uid for pod in finished}
                 pods = [*(pod for pod in known if pod.metadata.uid not in uids), *finished]
-                await self.committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
+                await self.committer.recover(
+                    left, pods, gang_of=gangs.key_of, terms=gangs.terms, is_there=gangs.is_there
+                )
                 self.recovered_at = world.now()
                 gangs.serve(self.committer, restarts)
                 self.took_over = True

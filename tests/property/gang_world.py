@@ -384,7 +384,9 @@ class Process:
                     group.create_task(work())
                 await asyncio.sleep(0.01)
                 pods = await self._list()
-                await self.committer.recover(left, pods, gang_of=gang_of, terms=self._terms)
+                await self.committer.recover(
+                    left, pods, gang_of=gang_of, terms=self._terms, is_there=lambda uid: True
+                )
                 self.recovered_at = world.now()
                 group.create_task(self._plan())
         except* Fenced:

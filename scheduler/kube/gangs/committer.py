@@ -211,9 +211,11 @@ class GangCommitter:
         *,
         gang_of: Callable[[Pod], str | None],
         terms: Callable[[str], Terms],
+        is_there: Callable[[str], bool],
     ) -> None:
         """Take over what a former leader left (see `recovery`). `pods` were listed after the journal was
-        opened. Returns when no late bind is possible and the owner knows all gangs."""
+        opened; `is_there` says whether the watch shows one of them still, when all have been touched.
+        Returns when no late bind is possible and the owner knows all gangs."""
         recovery = Recovery(left.entries, pods, gang_of=gang_of)
         mark = f"epoch {self._journal.epoch} of {self._journal.owner}"
 
@@ -224,7 +226,7 @@ class GangCommitter:
             for member in recovery.to_touch():
                 touches.create_task(touch(member))
         for unfinished in recovery.unfinished(self._wall() + left.server_ahead_s):
-            self._take_over(unfinished, terms(unfinished.entry.gang))
+            self._take_over(unfinished, terms(unfinished.entry.gang), is_there)
 
     async def run(self) -> None:
         """Until cancelled. Raises Fenced."""
@@ -264,8 +266,10 @@ class GangCommitter:
         self._transactions[commit.txn] = transaction
         return transaction
 
-    def _take_over(self, unfinished: Unfinished, terms: Terms) -> None:
+    def _take_over(self, unfinished: Unfinished, terms: Terms, is_there: Callable[[str], bool]) -> None:
         entry = unfinished.entry
+        counted = (*unfinished.bound, *unfinished.others)
+        in_doubt = [member for member in counted if not is_there(member.uid)]
         commit = Commit(
             txn=entry.txn,
             gang=entry.gang,
@@ -293,8 +297,11 @@ class GangCommitter:
                 unfinished.bound,
                 bound_for_s=unfinished.bound_for_s,
                 announced=terms.announced,
+                in_doubt=[member.uid for member in in_doubt],
             ),
         )
+        for member in in_doubt:
+            self._spawn(partial(self._look_at, transaction, member))
 
     # Actions.
 

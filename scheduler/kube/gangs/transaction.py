@@ -132,15 +132,22 @@ class Transaction:
         return [Record(self.entry)]
 
     def resume(
-        self, entry: Entry, bound: Iterable[Member], *, bound_for_s: float, announced: bool
+        self,
+        entry: Entry,
+        bound: Iterable[Member],
+        *,
+        bound_for_s: float,
+        announced: bool,
+        in_doubt: Iterable[str] = (),
     ) -> Actions:
         """Go on where a former leader stopped: its entry, and the members that are bound for it.
 
         Late binds must be impossible by now. `bound_for_s`: since the first of them was. `announced`: the
-        group's condition says that it was complete.
+        group's condition says that it was complete. `in_doubt`: as by `doubt`.
         """
         self.entry = entry
         self._bound = {member.uid: member for member in bound}
+        self._in_doubt.update(in_doubt)
         if self._bound:
             self._first_bound_at = self._clock() - bound_for_s
         if entry.state == "compensating":

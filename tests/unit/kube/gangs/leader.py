@@ -56,6 +56,8 @@ class Leader:
         self.unfinished: list[Unfinished] = []
         self.strays: dict[str, BindOutcome] = {}
         """Binds that the committer knows nothing of (any more)."""
+        self.missed: set[str] = set()
+        """Bound pods that the watch shows no more."""
         self.on_missing: Callable[[str], None] = lambda txn: None
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -68,6 +70,7 @@ class Leader:
             [msgspec.convert(pod, Pod) for pod in pods],
             gang_of=lambda pod: "g" if "gang" in (pod.metadata.labels or {}) else None,
             terms=lambda gang: terms or Terms(60.0),
+            is_there=lambda uid: uid not in self.missed,
         )
 
     async def stop(self) -> None:

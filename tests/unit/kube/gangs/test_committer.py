@@ -1,6 +1,7 @@
 """The committer with a real journal and writer, on an API server that can be told to fail."""
 
 import asyncio
+import copy
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -241,6 +242,27 @@ async def test_extending_what_has_ended_is_refused(api: ApiServer, new_leader: N
     await leader.lead()
     leader.committer.extend("t", add(api, "a"))
     assert isinstance(leader.outcomes["a"], Refused)
+
+
+async def test_an_heir_completes_nothing_with_a_member_that_was_lost_since_the_list(
+    api: ApiServer, new_leader: NewLeader, until: Until
+) -> None:
+    leader = new_leader("a")
+    await leader.lead()
+    a, b = add(api, "a", "b")
+    fault = api.fault("POST .*/b/binding", times=1000, status=403, reason="Forbidden", message="not now")
+    leader.committer.start(commit(a, b, min_count=2))
+    await until(lambda: bound(api) == {"a"} and fault.times < 1000)
+    await leader.stop()
+    fault.times = 0
+    api.pods["default", "b"]["spec"]["nodeName"] = "n"
+    pods = copy.deepcopy([*api.pods.values()])
+    api.delete_pod("a")
+    heir = new_leader("b")
+    heir.missed = {a.uid}
+    await heir.lead(*pods)
+    await until(lambda: heir.short)
+    assert heir.announced == []
 
 
 async def test_an_heir_goes_on_compensating(api: ApiServer, new_leader: NewLeader, until: Until) -> None:

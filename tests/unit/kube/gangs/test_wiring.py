@@ -86,7 +86,9 @@ class Scheduler:
         self.tasks += [asyncio.create_task(work()) for work in works]
         pods = self.engine.known_pods()
         gangs = self.loop.gangs
-        await self.committer.recover(left, pods, gang_of=gangs.key_of, terms=gangs.terms)
+        await self.committer.recover(
+            left, pods, gang_of=gangs.key_of, terms=gangs.terms, is_there=gangs.is_there
+        )
         gangs.serve(self.committer, self.restarts)
         self.loop.wake()
 
