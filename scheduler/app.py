@@ -61,6 +61,8 @@ UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 """Finished pods hold no room, so they are not even listed (as in kube-scheduler)."""
 DRAIN_TIMEOUT_S = 10.0
 STALLED_AFTER_S = 60.0
+MIN_UNACKNOWLEDGED_S = 1.0
+"""With less, a single lost segment would end connections."""
 
 
 class LeadershipLost(KubeError):
@@ -249,10 +251,14 @@ class App:
             await self._hand_over(tasks)
 
     async def _hand_over(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
-        """End all that needs to lead, then let the next leader in, which need not wait for our events."""
+        """End all that needs to lead, then let the next leader in, which need not wait for our events.
+
+        While a bind is without outcome, it may be executed after the next leader's list: that one has to
+        wait until the lease expires, as if we had died.
+        """
         await _cancelled(*tasks)
         if self._elector is not None:
-            await self._elector.release()
+            await self._elector.release(give_up=not self._writer.undecided)
 
     def _may_decide(self) -> bool:
         return (
@@ -364,7 +370,8 @@ def _unacknowledged_s(election: LeaderElection) -> float:
     """What a broken network still holds when the next leader may begin must not reach the API server."""
     if not election.leader_elect:
         return UNACKNOWLEDGED_S
-    return min(UNACKNOWLEDGED_S, math.ceil(election.lease_duration_s) - election.renew_deadline_s)
+    spare_s = math.ceil(election.lease_duration_s) - election.renew_deadline_s
+    return min(UNACKNOWLEDGED_S, max(MIN_UNACKNOWLEDGED_S, spare_s))
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

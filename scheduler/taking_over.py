@@ -88,7 +88,7 @@ class TakingOver:
                 self.done = True
                 self._loop.wake()
         except* Fenced as several:
-            fenced = next(error for error in several.exceptions if isinstance(error, Fenced))
+            fenced = _first(several)
         if fenced is not None:
             raise fenced
 
@@ -118,3 +118,9 @@ class TakingOver:
         while not all(reflector.synced for reflector in self._reflectors):
             self._loop.sync_changed.clear()
             await self._loop.sync_changed.wait()
+
+
+def _first(group: BaseExceptionGroup[Fenced]) -> Fenced:
+    """Tasks have groups of their own, so these lie in each other."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

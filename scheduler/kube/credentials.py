@@ -9,6 +9,7 @@ Lookup order, as in controller-runtime: the given path, `$KUBECONFIG`, the servi
 the pod we run in, `~/.kube/config`.
 """
 
+import asyncio
 import importlib.util
 import os
 import ssl
@@ -46,6 +47,9 @@ def _only_the_asynchronous_client() -> Iterator[None]:
         del sys.modules["kubernetes"]
 
 
+REFRESH_TIMEOUT_S = 10.0
+
+
 class Access:
     """One API server and our credentials for it.
 
@@ -77,7 +81,8 @@ class Access:
         if self._refresh is None:
             return
         try:
-            await self._refresh()
+            async with asyncio.timeout(REFRESH_TIMEOUT_S):  # a plugin may wait for its service for ever
+                await self._refresh()
         except Exception as error:  # a plugin's or a file's fault: anything can come out of there
             log.warning("credentials could not be refreshed, going on with the old ones", error=str(error))
             return

@@ -56,6 +56,7 @@ class LeaderElector:
         self._clock = clock
         self._lock: LeaseLock | None = None
         self._released = False
+        self._gives_up = True
         self._stop = asyncio.Event()  # belongs to the thread's loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -84,11 +85,12 @@ class LeaderElector:
         )
         self._thread.start()
 
-    async def release(self, timeout_s: float = 5.0) -> None:
+    async def release(self, timeout_s: float = 5.0, *, give_up: bool = True) -> None:
         """Stop, and give the lease up if it is ours, so that the next leader need not wait for it.
 
-        Everything we write must be done before.
+        Everything we write must be done before; with `give_up=False` the lease is left to expire instead.
         """
+        self._gives_up = give_up
         self._released = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # its thread has ended
@@ -120,7 +122,8 @@ class LeaderElector:
             tell(self._on_acquired)
             lost = await self._keep(lock)
             if lost is None:
-                await lock.release()
+                if self._gives_up:
+                    await lock.release()
             else:
                 log.error("leadership lost", why=lost)
                 tell(self._on_lost, lost)

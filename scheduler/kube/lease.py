@@ -11,6 +11,7 @@ As client-go's leader election (tools/leaderelection), with the same record:
   gets a 409.
 * Who waits looks twice as often as the leader renews, and once more at the moment of expiry: what a
   candidate sees late, it can only count late.
+* A leadership that has ended is over for this process, which knows nothing of what was done meanwhile.
 * We lead until `renew_deadline_s` after the *start* of the last renewal that succeeded. Others wait
   at least `lease_duration_s` after it was executed, hence longer.
 """
@@ -119,16 +120,20 @@ class LeaseLock:
 
     async def acquire_or_renew(self) -> bool:
         """One attempt; True if we hold the lease now. What goes wrong is logged."""
+        held = self._lease if self._is_ours(self._lease) else None
         try:
-            if self._lease is not None and self._lease.spec.holder_identity == self._identity:
+            if held is not None:
                 try:
-                    return await self._write(self._lease)
+                    return await self._write(held)
                 except ApiError as error:
                     if error.kind not in (ErrorKind.CONFLICT, ErrorKind.NOT_FOUND):
                         raise
             await self._read()
-            if self._lease is not None and self._lease.spec.holder_identity not in ("", self._identity):
-                self.leading_until = -math.inf  # whatever we thought
+            goes_on = self.leading and (self._lease is None or self._is_ours(self._lease))
+            if held is not None and not goes_on:
+                # It was another's meanwhile, or may have been; that it is free again changes nothing.
+                self.leading_until = -math.inf
+                return False
             if self._clock() < self._expires_at:
                 return False
             return await (self._create() if self._lease is None else self._write(self._lease))
@@ -138,11 +143,14 @@ class LeaseLock:
                 log.warning("lease not renewed" if self.leading else "lease not acquired", error=str(error))
             return False
 
+    def _is_ours(self, lease: _Lease | None) -> bool:
+        return lease is not None and lease.spec.holder_identity == self._identity
+
     async def release(self) -> None:
         """Let the next one in at once. We don't lead from here on, whether the write succeeds or not."""
         self.leading_until = -math.inf
         lease = self._lease
-        if lease is None or lease.spec.holder_identity != self._identity:
+        if lease is None or not self._is_ours(lease):
             return
         now = micro_time(utc_now())
         lease.spec = _Spec(
@@ -185,7 +193,7 @@ class LeaseLock:
     async def _write(self, lease: _Lease) -> bool:
         """Take the lease over, or renew it if it is ours."""
         started, old = self._clock(), lease.spec
-        ours = old.holder_identity == self._identity
+        ours = self._is_ours(lease)
         transitions = min(old.lease_transitions + (0 if ours else 1), _MAX_TRANSITIONS)
         spec = self._record(old.acquire_time if ours else None, transitions=transitions)
         self._hold(await self._put(_Lease(metadata=lease.metadata, spec=spec)), since=started)

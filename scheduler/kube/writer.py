@@ -188,6 +188,7 @@ class Writer:
 
         A request under way is not called back; its outcome is not reported.
         """
+        self._progress.set()
         return self._binds.cancel(uid) or self._deletions.cancel(uid)
 
     def cancel_unsent(self, uid: str) -> bool:
@@ -214,6 +215,11 @@ class Writer:
             return
         self._queue_event(Job(event))
 
+    @property
+    def undecided(self) -> Sequence[BindRequest]:
+        """Binds that may have been sent and have no outcome: they may still be executed."""
+        return self._binds.requests
+
     def pending(self) -> dict[str, int]:
         """Work not done yet, by class."""
         return {
@@ -233,8 +239,8 @@ class Writer:
     ) -> Drained:
         """Settle the binds and deletions that are under way, then write the events; start nothing new.
 
-        `run` must go on meanwhile. `when_settled` is awaited in between, also if time is up by then: what
-        is left needs no leader.
+        `run` must go on meanwhile. `when_settled` is awaited in between, also if time is up by then
+        (see `undecided`); the events need no leader.
         """
         end = asyncio.get_running_loop().time() + timeout_s
         self._draining = True
@@ -248,7 +254,7 @@ class Writer:
         await self._until_done(self.pending, end)
         if any(self.pending().values()):
             log.warning("writes left undone at shutdown", pending=self.pending())
-        return Drained(undecided=self._binds.requests, unsent=unsent, events=self.pending()[EVENT])
+        return Drained(undecided=self.undecided, unsent=unsent, events=self.pending()[EVENT])
 
     async def _until_done(self, pending: Callable[[], dict[str, int]], end: float) -> None:
         with suppress(TimeoutError):

@@ -496,6 +496,7 @@ def check(world: World) -> None:
         assert not any(txn in process.announced for process in world.processes), "a complete gang was deleted"
         assert uid not in world.never_to_delete, f"{uid} was deleted, and nothing creates it again"
     completed = {txn for process in world.processes for txn in process.announced}
+    assert not completed & world.condemned, "a gang that had been given up was completed all the same"
     for bound_ in world.binds:
         heirs = [p.recovered_at for p in world.processes[bound_.process + 1 :] if p.recovered_at is not None]
         if heirs and bound_.at > min(heirs):

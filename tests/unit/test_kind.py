@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.errors import ClusterError
-from tests.cluster.kind import cluster, config, host, node_image
+from tests.cluster.kind import cluster, config, engine, host, node_image
 from tests.cluster.kind.images import Settings, write_scratch_image
 from tests.cluster.kind.ways import Facts, Way, choose
 
@@ -116,3 +117,17 @@ def test_another_program_is_another_node_image(tmp_path: Path) -> None:
 def test_there_is_no_record_where_nothing_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert cluster.record() is None
+
+
+def test_an_engine_that_listens_is_not_taken_for_the_remains_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SOCKET", tmp_path / "docker.sock")
+    monkeypatch.setattr(engine, "CONTAINERD_PID", tmp_path / "containerd.pid")
+    folder = engine.Daemon(tmp_path / "engine")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(engine.SOCKET))
+        listener.listen()
+        with pytest.raises(ClusterError, match="a Docker engine listens on"):
+            folder.start()
+        assert engine.SOCKET.exists()

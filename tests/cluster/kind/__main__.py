@@ -39,7 +39,7 @@ def up() -> None:
             if not answers():
                 raise ClusterError("there is a cluster, and it does not answer: make kind-down first")
             with step("kube-proxy"):
-                cluster.refresh()
+                cluster.refresh(found)
             click.echo("The kind cluster is up already")
             return
         prepared = cluster.prepare(found)

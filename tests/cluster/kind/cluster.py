@@ -111,17 +111,23 @@ def up(found: Engine | None, prepared: Preparation, step: Step) -> None:
         _create(kind, found, name, config.cluster(way, memory_bytes=found.memory_bytes))
 
 
-def refresh() -> None:
+def refresh(found: Engine) -> None:
     """Make a cluster that is there as good as new. Raises ClusterError.
 
     kube-proxy 1.37 in its nftables mode, which a node image that is made here is bound to, has been seen to
-    lose all Services at its hourly full synchronisation; started anew, it has them for the next hour.
+    take all Services out of a table that has them already, at its hourly full synchronisation and when it is
+    started anew. So its table is removed first; it writes a new one, which is good for the next hour.
     """
     done = record()
-    if done is not None and done.way is Way.BUILT:
-        proxy = ("daemonset/kube-proxy", "--namespace=kube-system")
-        kubectl("rollout", "restart", *proxy)
-        kubectl("rollout", "status", *proxy, f"--timeout={READY_TIMEOUT_S}s")
+    if done is None or done.way is not Way.BUILT:
+        return
+    for node in found.docker("ps", "--format={{.Names}}", *_OF_CLUSTER, doing="Listing nodes").split():
+        # Added first, so that there is one to remove.
+        script = "nft add table ip kube-proxy && nft delete table ip kube-proxy"
+        found.docker("exec", node, "sh", "-c", script, doing=f"Removing kube-proxy's table of {node}")
+    proxy = ("daemonset/kube-proxy", "--namespace=kube-system")
+    kubectl("rollout", "restart", *proxy)
+    kubectl("rollout", "status", *proxy, f"--timeout={READY_TIMEOUT_S}s")
 
 
 def load(archive: Path) -> None:

@@ -4,10 +4,12 @@ An engine that somebody else runs is used as it is and never stopped. Our own ke
 folder, so that a node image that was built once is there the next time, and runs until `kind-down`.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -165,7 +167,14 @@ class Daemon:
 
 
 def _clear_remains(pid_file: Path) -> None:
-    """Take away what a dockerd that was killed has left; nobody answers on its socket, as we know."""
+    """Take away what a dockerd that was killed has left. Raises ClusterError if one listens all the same:
+    it may be slow, or DOCKER_HOST name another."""
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(str(SOCKET))
+        raise ClusterError(
+            f"a Docker engine listens on {SOCKET}, but no docker client on PATH gets an answer from it; "
+            "see whether it is well, and what DOCKER_HOST says"
+        )
     for stale in (pid_file, SOCKET):
         stale.unlink(missing_ok=True)
     try:

@@ -205,6 +205,16 @@ async def test_in_cluster_service_account(tmp_path: Path, monkeypatch: pytest.Mo
     assert access.authorization.lower() == "bearer projected"
 
 
+async def test_a_plugin_that_hangs_stalls_nobody(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = await load_access(write_kubeconfig(tmp_path / "k", api.url, token="old"))
+    monkeypatch.setattr(access, "_refresh", asyncio.Event().wait)
+    monkeypatch.setattr("scheduler.kube.credentials.REFRESH_TIMEOUT_S", 0.01)
+    await access.refresh()
+    assert access.authorization == "Bearer old"
+
+
 async def test_in_cluster_service_account_without_a_token_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")

@@ -217,6 +217,32 @@ async def test_a_deleted_lease_is_made_anew(api: ApiServer, client: KubeClient, 
     assert spec(api)["holderIdentity"] == "a"
 
 
+async def test_a_leadership_that_has_ended_does_not_come_back_to_life(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    """Stopped just before its renewal was sent, and gone on after another one has led and released."""
+    a, b = lock(client, clock, "a"), lock(client, clock, "b")
+    await a.acquire_or_renew()
+    await b.acquire_or_renew()
+    clock.now += 16
+    assert await b.acquire_or_renew()
+    await b.release()
+    assert not await a.acquire_or_renew()
+    assert not a.leading
+    assert spec(api)["holderIdentity"] == ""
+
+
+async def test_a_lease_deleted_after_its_deadline_is_not_made_anew_by_who_held_it(
+    api: ApiServer, client: KubeClient, clock: Clock
+) -> None:
+    a = lock(client, clock, "a")
+    await a.acquire_or_renew()
+    clock.now += 16
+    api.leases.clear()
+    assert not await a.acquire_or_renew()
+    assert not api.leases
+
+
 async def test_release_lets_the_next_one_in_at_once(api: ApiServer, client: KubeClient, clock: Clock) -> None:
     a, b = lock(client, clock, "a"), lock(client, clock, "b")
     await a.acquire_or_renew()

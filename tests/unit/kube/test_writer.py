@@ -446,7 +446,21 @@ async def test_drain_gives_up_in_time_and_says_what_is_open(
     w.writer.post_event(event("a"))
     drained = await w.writer.drain(0.3)
     assert [request.name for request in drained.undecided] == ["a"]
+    assert w.writer.undecided == drained.undecided
     assert (drained.unsent, drained.events) == ([], 0)
+
+
+async def test_drain_does_not_wait_for_what_is_cancelled(api: ApiServer, start: Start, until: Until) -> None:
+    add(api, "a")
+    api.fault("binding", drop=True)
+    api.fault("GET .*pods/a", status=500, times=1000)
+    w = start()
+    w.writer.bind(bind("a"))
+    await until(lambda: w.retries)
+    draining = asyncio.create_task(w.writer.drain(3600.0))
+    await asyncio.sleep(0)
+    w.writer.cancel("uid-a")
+    assert (await draining).undecided == []
 
 
 async def test_what_the_callback_raises_is_not_swallowed(api: ApiServer, client: KubeClient) -> None:
