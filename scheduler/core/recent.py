@@ -25,6 +25,7 @@ class Recent(Generic[K, T]):
 
     def put(self, key: K, entry: T) -> T:
         self._entries[key] = entry
+        self._entries.move_to_end(key)
         if len(self._entries) > self._limit:
             self._entries.popitem(last=False)
         return entry

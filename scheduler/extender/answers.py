@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from scheduler.api import Pod
+import structlog
+
+from scheduler.api import Pod, pod_name
 from scheduler.extender import wire
 from scheduler.extender.binds import Binds
 from scheduler.extender.following import Progress
 from scheduler.extender.metrics import Metrics
 from scheduler.extender.server import ANSWERED, REFUSED, Answer, NoAnswer, Unavailable
 from scheduler.extender.verbs import Refused, Verbs
+
+log = structlog.get_logger(__name__)
 
 _SHARE = 0.8
 """Of kube-scheduler's timeout: the rest is for the way there and back."""
@@ -95,4 +99,5 @@ class Answers:
         except Refused:
             raise
         except Exception as error:  # any plugin may come from elsewhere
+            log.exception("deciding failed", pod=pod_name(pod))
             raise Refused(f"deciding failed with {type(error).__name__}: {error}") from error

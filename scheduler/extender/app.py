@@ -32,7 +32,7 @@ from scheduler.extender.following import (
     Progress,
 )
 from scheduler.extender.metrics import Metrics
-from scheduler.extender.plans import GangPlans
+from scheduler.extender.plans import PLANNING_S, GangPlans
 from scheduler.extender.rights import EXTENDER, MANIFEST
 from scheduler.extender.server import ExtenderServer
 from scheduler.extender.settings import ExtenderSettings
@@ -56,6 +56,8 @@ UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 DRAIN_TIMEOUT_S = 10.0
 PLAN_LIVES_TIMEOUTS = 2.0
 """A gang's plan waits for its next member as long as this many requests may take."""
+PLANNING_SHARE = 0.3
+"""Of kube-scheduler's timeout, for a gang to be planned, after the watch has caught up."""
 
 
 class Extender:
@@ -101,9 +103,13 @@ class Extender:
             self.engine,
             read_pod=self._read_pod,
             on_outcome=lambda kind: self.metrics.binds.labels(kind).inc(),
+            why_not=self._why_not,
         )
         plans = GangPlans(
-            self.engine, time.monotonic, lives_s=self._settings.http_timeout_s * PLAN_LIVES_TIMEOUTS
+            self.engine,
+            time.monotonic,
+            lives_s=self._settings.http_timeout_s * PLAN_LIVES_TIMEOUTS,
+            planning_s=min(PLANNING_S, self._settings.http_timeout_s * PLANNING_SHARE),
         )
         self.metrics.watch(under_way=lambda: len(self._binds), plans=lambda: plans.outcomes)
         self._writer = Writer(

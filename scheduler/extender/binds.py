@@ -34,7 +34,7 @@ ReadPod = Callable[[str, str], Awaitable[Pod | None]]
 """From namespace and name; None when there is none."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _UnderWay:
     node: str
     outcome: asyncio.Future[BindOutcome] = field(
@@ -42,8 +42,19 @@ class _UnderWay:
     )
 
 
+@dataclass(slots=True, eq=False)
+class _Gathering:
+    """Members of a gang that wait for the others to be bound with."""
+
+    requests: dict[str, BindingArgs] = field(default_factory=dict)
+    """By uid."""
+    begun: dict[str, _UnderWay] = field(default_factory=dict)
+    why_not: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Empty when all of them are on their way."""
+
+
 class Binds:
-    """`on_outcome(kind)` counts what became of binds."""
+    """`on_outcome(kind)` counts what became of binds; `why_not()` says why none may begin now, if so."""
 
     def __init__(
         self,
@@ -51,11 +62,12 @@ class Binds:
         *,
         read_pod: ReadPod,
         on_outcome: Callable[[str], None] = lambda kind: None,
+        why_not: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._engine, self._read_pod, self._on_outcome = engine, read_pod, on_outcome
+        self._why_not = why_not
         self._under_way: dict[str, _UnderWay] = {}
-        self._gathering: dict[GangPlan, asyncio.Future[str]] = {}
-        """Gangs of which some members wait for the others to be bound with; the result says why not."""
+        self._gathering: dict[GangPlan, _Gathering] = {}
 
     def connect(self, writer: Writer, verbs: Verbs, plans: GangPlans) -> None:
         """Before `bind`."""
@@ -76,8 +88,11 @@ class Binds:
         until = _now() + timeout_s
         under_way = self._under_way.get(args.uid)
         if under_way is None:
-            await self._gather(args, timeout_s * _SHARE_TO_GATHER)
-            under_way = await self._begin(args)
+            plan = self._plan_of(args)
+            if plan is not None:
+                under_way = await self._together(plan, args, timeout_s * _SHARE_TO_GATHER)
+            else:
+                under_way = await self._begin(args, until)
         if under_way is None:
             return
         if under_way.node != args.node:
@@ -110,41 +125,70 @@ class Binds:
 
     # ---- internals
 
-    async def _gather(self, args: BindingArgs, timeout_s: float) -> None:
-        """Waits until enough members of the pod's gang have come to be bound, if it has one."""
+    def _plan_of(self, args: BindingArgs) -> GangPlan | None:
+        """None for a pod that is bound by itself. Raises Refused for a member that can't be bound now."""
         plans, uid = self._plans, args.uid
         plan = plans.of(uid)
         if plan is None:
             if plans.is_member(uid) and uid not in self._engine.state.pods:
                 raise Refused("the gang's plan has lapsed, or is another's; it is planned again")
-            return
+            return None
         if plan.nodes[uid] != args.node:
             raise Refused(f"the pod's gang has a place for it on node {plan.nodes[uid]}")
+        return plan
+
+    async def _together(self, plan: GangPlan, args: BindingArgs, timeout_s: float) -> _UnderWay | None:
+        """Waits until enough members of the pod's gang have come to be bound. Who comes last begins for all
+        of them in one go, so that nothing can come between two of them."""
+        plans, uid = self._plans, args.uid
+        gathering = self._gathering.setdefault(plan, _Gathering())
+        gathering.requests[uid] = args
         try:
-            complete = plans.asks(plan, uid)
+            if plans.asks(plan, uid):
+                self._end(plan, self._begin_all(plan, gathering))
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(gathering.why_not)
         except NotNow as why:
-            raise Refused(str(why)) from why
-        gathered = self._gathering.get(plan)
-        if gathered is None:
-            gathered = self._gathering[plan] = asyncio.get_running_loop().create_future()
-        if complete and not gathered.done():
-            gathered.set_result(self._misfit(plan))
-        try:
-            why_not = await asyncio.wait_for(asyncio.shield(gathered), timeout_s)
+            self._end(plan, str(why))
         except TimeoutError:
-            plans.withdraw(plan, uid)
+            pass
+        finally:
+            if not gathering.why_not.done() and gathering.requests.get(uid) is args:
+                del gathering.requests[uid]
+                plans.withdraw(plan, uid)
+                if not gathering.requests:
+                    self._gathering.pop(plan, None)
+        if not gathering.why_not.done():
             raise Refused(
                 f"gang {plan.ref}: within {timeout_s:g} s only {len(plan.asked) + 1} of {plan.need} members "
                 "came to be bound"
-            ) from None
-        finally:
-            if gathered.done() or not plan.asked:
-                self._gathering.pop(plan, None)
-        if why_not:
-            plans.withdraw(plan, uid)
+            )
+        if why_not := gathering.why_not.result():
             raise Refused(why_not)
-        if plans.of(uid) is plan:
-            plans.hand_over(plan, uid)
+        under_way = gathering.begun.get(uid)
+        if under_way is None and not self._is_there(args):
+            raise Refused("the pod does not exist any more")
+        return under_way
+
+    def _end(self, plan: GangPlan, why_not: str) -> None:
+        """Tells all who wait for each other. With a reason the plan is of no use any more."""
+        if why_not:
+            self._plans.drop(plan)
+        self._gathering.pop(plan).why_not.set_result(why_not)
+
+    def _begin_all(self, plan: GangPlan, gathering: _Gathering) -> str:
+        """Sends the binds of all who wait, or of none; returns why not."""
+        why_not = self._why_not() or self._misfit(plan)
+        if why_not:
+            return why_not
+        asked = {uid: self._verbs.known(uid) for uid in gathering.requests}
+        for uid in gathering.requests:
+            self._plans.hand_over(plan, uid)
+        for uid, args in gathering.requests.items():
+            known = asked[uid]
+            if known is not None and uid not in self._engine.state.pods:
+                gathering.begun[uid] = self._send(known, args)
+        return ""
 
     def _misfit(self, plan: GangPlan) -> str:
         """Which member does not fit any more; empty when all do."""
@@ -154,18 +198,23 @@ class Binds:
                 return f"gang {plan.ref}: a member does not fit any more on {why}"
         return ""
 
-    async def _begin(self, args: BindingArgs) -> _UnderWay | None:
+    async def _begin(self, args: BindingArgs, until: float) -> _UnderWay | None:
         """None when the pod is there already: the answer to an earlier request was lost."""
         if self._is_there(args):
             return None
-        asked = self._verbs.known(args.uid) or await self._look_up(args)
+        asked = self._verbs.known(args.uid) or await self._look_up(args, until)
         again = self._under_way.get(args.uid)  # while it was looked up
         if again is not None or self._is_there(args):
             return again
+        if (why := self._why_not()) is not None:
+            raise Refused(why)
         why = self._verbs.refusal(asked, args.node)
         if why is not None:
             self._on_outcome("Unfit")
             raise Refused(why)
+        return self._send(asked, args)
+
+    def _send(self, asked: Asked, args: BindingArgs) -> _UnderWay:
         under_way = self._under_way[args.uid] = _UnderWay(args.node)
         self._engine.assume(asked.info, args.node)
         self._writer.bind(BindRequest(args.namespace, args.name, args.uid, args.node))
@@ -179,10 +228,13 @@ class Binds:
             raise Refused(f"the pod is on node {placed.node} already")
         return True
 
-    async def _look_up(self, args: BindingArgs) -> Asked:
+    async def _look_up(self, args: BindingArgs, until: float) -> Asked:
         """A pod that we were not asked about: another extender's replica was, or this one has restarted."""
         try:
-            pod = await self._read_pod(args.namespace, args.name)
+            async with asyncio.timeout_at(until):
+                pod = await self._read_pod(args.namespace, args.name)
+        except TimeoutError:
+            raise Refused("the API server has not shown the pod in time") from None
         except KubeError as error:
             raise Refused(f"the pod can't be read: {error}") from error
         if pod is None or pod.metadata.uid != args.uid:

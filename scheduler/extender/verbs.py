@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
@@ -84,6 +85,7 @@ class Verbs:
     def filter(self, args: Args) -> FilterResult:
         """Raises Refused."""
         asked = self._asked(args.pod, args.pod_bytes)
+        self._expire()
         if (why := self._held(asked.info.uid)) is not None:
             raise Refused(why)
         names = args.names
@@ -96,6 +98,8 @@ class Verbs:
         passing = self._passing(offer, rows)
         if passing.all():
             return filter_result(args, None)
+        if not passing.any() and self._only_plans_are_in_the_way(asked, rows):
+            raise Refused("the room that would do is kept for a gang, until it is bound or its plan ends")
         curable: dict[str, str] = {}
         lasting: dict[str, str] = {}
         texts = _Texts(asked, offer)
@@ -125,9 +129,9 @@ class Verbs:
     def preempt(self, args: PreemptionArgs) -> PreemptionResult:
         """The nodes where the pod fits once these victims are gone, with the same victims. Raises Refused."""
         asked = self._asked(args.pod, args.pod_bytes)
-        if self._plans is not None and self._plans.is_member(
-            asked.info.uid
-        ):  # room for one of them is of no use
+        self._expire()
+        if self._plans is not None and self._plans.is_member(asked.info.uid):
+            # Room for one of them is of no use.
             return PreemptionResult({})
         kept = {node: victims for node, victims in args.victims.items() if self._helps(asked, node, victims)}
         return PreemptionResult(kept)
@@ -174,20 +178,35 @@ class Verbs:
         try:
             node = plans.node_for(asked.info.uid, offered.__contains__)
         except NotNow as why:
+            if why.passing:  # as a failure: what fits nowhere is not tried again before the cluster changes
+                raise Refused(str(why)) from why
             failed = dict.fromkeys(names, str(why))
             return filter_result(args, [False] * len(names), failed_and_unresolvable_nodes=failed)
         elsewhere = f"the pod's gang has a place for it on node {node}"
         failed = {name: elsewhere for name in names if name != node}
         return filter_result(args, [name == node for name in names], failed_and_unresolvable_nodes=failed)
 
+    def _expire(self) -> None:
+        """Others are told what is free, so plans must not outlive their time."""
+        if self._plans is not None:
+            self._plans.expire()
+
+    def _only_plans_are_in_the_way(self, asked: Asked, rows: NDArray[np.intp]) -> bool:
+        """Their end is no event for kube-scheduler, and no reason to preempt."""
+        known = rows[rows >= 0]
+        return self._plans is not None and self._plans.in_the_way(
+            lambda: asked.cycle.rejected_by(asked.info, known) is None
+        )
+
     def _asked(self, pod: Pod, raw: bytes) -> Asked:
-        asked = self._by_bytes.get(raw)
+        digest = blake2b(raw).digest()
+        asked = self._by_bytes.get(digest)
         if asked is None:
             try:
                 asked = self.of(PodInfo(pod))
             except QuantityError as error:
                 raise Refused(f"pod {pod_name(pod)}: {error}") from error
-            self._by_bytes.put(raw, asked)
+            self._by_bytes.put(digest, asked)
         return self._by_uid.put(asked.info.uid, asked)
 
     def _rows(self, names: Sequence[str]) -> NDArray[np.intp]:

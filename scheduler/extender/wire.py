@@ -122,6 +122,8 @@ _NULL = b"null"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 """IsDNS1123Subdomain (apimachinery pkg/util/validation/validation.go)."""
 _LONGEST_NAME = 253
+_LARGEST_POD_BYTES = 3 << 20
+"""As much as the API server takes of a request (apiserver pkg/server/config.go, MaxRequestBodyBytes)."""
 
 
 def decode_args(body: bytes) -> Args:
@@ -172,7 +174,10 @@ def decode_binding_args(body: bytes) -> BindingArgs:
             raise WireError(f"{field} is no name of an object: {value[:_LONGEST_NAME]!r}")
         return value
 
-    return BindingArgs(name("PodName"), name("PodNamespace"), text("PodUID"), name("Node"))
+    uid = text("PodUID")
+    if len(uid) > _LONGEST_NAME:
+        raise WireError(f"PodUID is longer than {_LONGEST_NAME} characters")
+    return BindingArgs(name("PodName"), name("PodNamespace"), uid, name("Node"))
 
 
 def filter_result(args: Args, passing: Sequence[bool] | None, **fields: Any) -> FilterResult:
@@ -226,6 +231,8 @@ def _decoded_pod(fields: Mapping[str, Raw]) -> tuple[Pod, bytes]:
     raw = _present(fields, "pod")
     if raw is None:
         raise WireError("Pod is missing")
+    if len(raw) > _LARGEST_POD_BYTES:
+        raise WireError(f"Pod has {len(raw)} bytes; no API server takes more than {_LARGEST_POD_BYTES}")
     pod = _decode(_pod, raw, "Pod")
     if not pod.metadata.uid:
         raise WireError("Pod.metadata.uid is missing")

@@ -56,6 +56,9 @@ class Certificate:
     def _load(self, context: ssl.SSLContext) -> None:
         context.load_cert_chain(self._cert_file, self._key_file)
         if self._client_ca_file is not None:
+            # As Go's verifier, hence every other component of a cluster, does: from Python 3.13 on, the
+            # default refuses authorities without a key usage.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             context.load_verify_locations(self._client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
 

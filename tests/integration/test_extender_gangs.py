@@ -1,6 +1,6 @@
 """Gangs on a stock kube-scheduler: nothing is bound before all members that are needed have come together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,19 @@ def member(bench: Workbench, gang: str, name: str, memory: str, *, count: int, *
     bench.api.create(pod)
 
 
+def told(why: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda pod: why in condition(pod, "PodScheduled").get("message", "")
+
+
 def test_members_are_bound_together_or_not_at_all(bench: Workbench, extender: Extender) -> None:
     bench.node("a", memory="5Gi")
     bench.node("b", memory="5Gi")
     for i in range(2):
         member(bench, "trio", f"trio-{i}", "3Gi", count=3)
-    assert "2 of at least 3 members exist" in bench.wait_unschedulable("trio-0")
+    bench.wait_pod("trio-0", told("2 of at least 3 members exist"), "refused for want of members")
     member(bench, "trio", "trio-2", "3Gi", count=3)  # two nodes, and room for one of them on each
 
-    def says_why(pod: dict[str, Any]) -> bool:
-        return "2 of at least 3 waiting members fit" in condition(pod, "PodScheduled").get("message", "")
-
-    bench.wait_pod("trio-2", says_why, "refused for want of room")
+    bench.wait_pod("trio-2", told("2 of at least 3 waiting members fit"), "refused for want of room")
     bench.pod("single", "1Gi", scheduler_name=NAME)
     bench.wait_bound("single")  # nothing is held meanwhile
     assert [bench.node_of(f"trio-{i}") for i in range(3)] == ["", "", ""]

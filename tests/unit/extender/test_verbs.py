@@ -180,3 +180,11 @@ def test_a_bind_leads_nowhere_else(field: str, name: str) -> None:
     assert wire.decode_binding_args(encoded(request)).node == "n.example.com"
     with pytest.raises(WireError, match=field):
         wire.decode_binding_args(encoded({**request, field: name}))
+
+
+def test_what_no_api_server_takes_is_not_kept() -> None:
+    with pytest.raises(WireError, match="bytes"):
+        wire.decode_args(encoded({"Pod": pod(more="x" * (3 << 20)), "NodeNames": []}))
+    request = {"PodName": "p", "PodNamespace": "ns", "PodUID": "u" * 254, "Node": "n"}
+    with pytest.raises(WireError, match="PodUID"):
+        wire.decode_binding_args(encoded(request))

@@ -85,3 +85,13 @@ async def test_files_are_looked_at_again_and_trouble_is_told_once(tmp_path: Path
         "certificate renewed",
     ]
     assert await served_name(certificate.context, authority) == "after.example"
+
+
+def test_clients_authorities_need_no_key_usage(tmp_path: Path) -> None:
+    """Python 3.13 asks for one by default, and refuses what the rest of a cluster accepts."""
+    authority = trustme.CA()
+    cert, key = write(tmp_path, authority, "extender.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    context = Certificate(cert, key, client_ca_file=tmp_path / "ca.crt").context
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
