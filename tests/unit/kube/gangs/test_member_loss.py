@@ -152,9 +152,7 @@ async def test_a_gang_may_agree_that_they_go_as_well(scheduler: Scheduler, until
     await until(lambda: leaving(scheduler.api) == {"a", "b"})
 
 
-async def test_gangs_that_lose_members_at_once_share_lists(
-    scheduler: Scheduler, until: Until
-) -> None:
+async def test_gangs_that_lose_members_at_once_share_lists(scheduler: Scheduler, until: Until) -> None:
     names = [f"p{i}" for i in range(20)]
     for name in names:
         add_bound(scheduler, name, gang=f"gang-of-{name}")
