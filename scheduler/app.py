@@ -40,7 +40,7 @@ from scheduler.kube.lease import LeaseConfig
 from scheduler.kube.payloads import hostname
 from scheduler.kube.permissions import journal_name, missing_for_gangs, require_permissions
 from scheduler.kube.reports import PodReports
-from scheduler.kube.resources import RESOURCES, Resource
+from scheduler.kube.resources import RESOURCES, UNFINISHED, Resource
 from scheduler.kube.selfcheck import compare_with_api
 from scheduler.kube.served import until_served
 from scheduler.kube.volume_binder import VolumeBinder
@@ -57,8 +57,6 @@ from scheduler.taking_over import TakingOver
 
 log = structlog.get_logger(__name__)
 
-UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
-"""Finished pods hold no room, so they are not even listed (as in kube-scheduler)."""
 DRAIN_TIMEOUT_S = 10.0
 STALLED_AFTER_S = 60.0
 MIN_UNACKNOWLEDGED_S = 1.0

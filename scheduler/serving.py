@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -38,17 +39,33 @@ async def serve_operators(
         authorize=DelegatedAuthorizer(client) if configuration.delegates_authorization else None,
     )
     certificate = _certificate(configuration.tls)
-    host, port = split_address(configuration.bind_address)
+    return await listen(stack, server, configuration.bind_address, certificate, option="--bind-address")
+
+
+class Listener(Protocol):
+    """What `listen` starts and stops."""
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None, /) -> int: ...
+
+    async def stop(self) -> None: ...
+
+
+async def listen(
+    stack: AsyncExitStack, server: Listener, address: str, certificate: Certificate | None, *, option: str
+) -> int:
+    """Listens until the stack is closed, with a certificate that is taken up when it changes; returns the
+    port. Raises ConfigurationError, which names the `option` that the address is from, when it can't."""
+    host, port = split_address(address)
     try:
         port = await server.start(host, port, certificate.context if certificate is not None else None)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {configuration.bind_address}: {error.strerror or error}; "
-            "choose another --bind-address (port 0 picks a free one)"
+            f"cannot listen on {address}: {error.strerror or error}; "
+            f"choose another {option} (port 0 picks a free one)"
         ) from error
     stack.push_async_callback(server.stop)
     if certificate is not None:
-        renewal = asyncio.create_task(keep_fresh(certificate), name="renew the certificate")
+        renewal = asyncio.create_task(keep_fresh(certificate), name="renew a certificate")
         stack.callback(renewal.cancel)
     return port
 

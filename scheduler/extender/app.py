@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from scheduler.api import Namespace, Node, Pod
-from scheduler.config import Configuration, ConfigurationError, split_address
+from scheduler.config import Configuration, ConfigurationError
 from scheduler.core.engine import Engine
 from scheduler.core.gangs.ref import GROUPS
 from scheduler.core.queue import SchedulingQueue
@@ -41,18 +41,17 @@ from scheduler.kube.client import KubeClient
 from scheduler.kube.decode import T
 from scheduler.kube.errors import ApiError, ErrorKind
 from scheduler.kube.permissions import DELEGATION, require, to_watch, why_not
-from scheduler.kube.resources import RESOURCES, Resource
+from scheduler.kube.resources import RESOURCES, UNFINISHED, Resource
 from scheduler.kube.selfcheck import compare_with_api
 from scheduler.kube.served import until_served
 from scheduler.kube.watch import Handler, Reflector
 from scheduler.kube.writer import Writer, WriterLimits
-from scheduler.observe.tls import Certificate, keep_fresh
+from scheduler.observe.tls import Certificate
 from scheduler.plugins.profiles import build_profile
-from scheduler.serving import serve_operators
+from scheduler.serving import listen, serve_operators
 
 log = structlog.get_logger(__name__)
 
-UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 DRAIN_TIMEOUT_S = 10.0
 PLAN_LIVES_TIMEOUTS = 2.0
 """A gang's plan waits for its next member as long as this many requests may take."""
@@ -215,20 +214,7 @@ class Extender:
             read_timeout_s=settings.http_timeout_s,
             openapi=files("scheduler.extender").joinpath("openapi.json").read_bytes(),
         )
-        try:
-            port = await server.start(
-                *split_address(settings.address), certificate.context if certificate is not None else None
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {settings.address}: {error.strerror or error}; "
-                "choose another --address (port 0 picks a free one)"
-            ) from error
-        stack.push_async_callback(server.stop)
-        if certificate is not None:
-            renewal = asyncio.create_task(keep_fresh(certificate), name="renew the extender's certificate")
-            stack.callback(renewal.cancel)
-        return port
+        return await listen(stack, server, settings.address, certificate, option="--address")
 
     async def _serve(self) -> None:
         """Runs all tasks until a signal comes or one of them fails."""

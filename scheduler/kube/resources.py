@@ -38,6 +38,9 @@ class Resource:
         return f"{root}/{self.version}/{self.name}"
 
 
+UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
+"""The pods that are listed: finished ones hold no room (as in kube-scheduler)."""
+
 RESOURCES: Mapping[type[ClusterObject], Resource] = {
     PersistentVolume: Resource("persistentvolumes"),
     PersistentVolumeClaim: Resource("persistentvolumeclaims"),
